@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 # Characters of a prompt, without format and dialogue, that is prepared on the main thread: that
 # takes about as long as the way to another thread and back, which each reply would wait for.
 SHORT_CHARACTERS = 512
+# Tokens of a prompt with each question about it that has choices: so many take 0.1 s.
+MAX_ASKED_TOKENS = 1 << 16
 _REFUSALS = (FormatError, OptionError, TemplateError, UnknownSpecialistError, WritingError)
 _INTERNAL = Rejected(ErrorCode.INTERNAL, "the request could not be taken in; see the node's log")
 
@@ -108,11 +110,13 @@ class Preparer:
         """Prepare one request; blocks for up to some 50 ms."""
         asked = request.request
         try:
-            if any(question.specialist is None for question in asked.questions):
+            if num_scored := sum(question.specialist is None for question in asked.questions):
                 # The prompt is read again for each: one that is too long is refused at once.
                 whole_ids = self._encode_chat(asked.messages)
                 if len(whole_ids) >= self._limits.max_model_len:
                     return Prepared(request.key, whole_ids)
+                if num_scored * len(whole_ids) > MAX_ASKED_TOKENS:
+                    return Prepared(request.key, rejected=_too_many(num_scored, len(whole_ids)))
             decider = self._installed().decider(asked, self._encode_chat, self._prompt_writer)
             if decider is not None:
                 return Prepared(request.key, decider=decider)
@@ -161,3 +165,11 @@ class Preparer:
             self._failures_logged.add(type(error))
             where = traceback.extract_tb(error.__traceback__)[-1]
             _LOG.error("prepare: %s in %s:%d", type(error).__name__, where.filename, where.lineno)
+
+
+def _too_many(num_questions: int, num_tokens: int) -> Rejected:
+    return Rejected(
+        ErrorCode.BAD_REQUEST,
+        f"questions: {num_questions} with `choices` about a prompt of {num_tokens} tokens; at most "
+        f"{MAX_ASKED_TOKENS} tokens are accepted together, so ask fewer at a time",
+    )

@@ -239,6 +239,23 @@ def test_of_a_prompt_that_is_too_long_no_question_is_prepared() -> None:
     assert run.num_positions >= LIMITS.max_model_len, "so the node refuses it"
 
 
+def test_many_questions_about_a_long_prompt_are_refused_before_they_are_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one request took the thread 0.5 s, and all others waited for it."""
+    stage = Stage()
+    questions = tuple(Question(f"q{n}", choices=("a", "b")) for n in range(32))
+    questions += (Question("other", "washing-machine"),)
+    monkeypatch.setattr("edged.daemon.preparer.MAX_ASKED_TOKENS", 32 * 200 - 1)
+    rejected = stage.preparer.prepare(ask("x" * 200, questions=questions)).rejected
+    assert rejected is not None
+    assert rejected.message.startswith("questions: 32 with `choices` about a prompt of 200 tokens")
+    assert stage.language.entered.qsize() == 1
+    fewer = stage.preparer.prepare(ask("x" * 200, questions=questions[1:])).rejected
+    assert fewer is not None
+    assert fewer.message != rejected.message, "nothing is installed here"
+
+
 def test_a_long_answer_leaves_half_of_the_context_to_the_dialogue() -> None:
     stage = Stage()
     half = LIMITS.max_model_len // 2
