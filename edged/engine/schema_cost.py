@@ -201,6 +201,7 @@ class _Walk:
         self._charge(num_combined * beside, parts[0].path, "let the values stand alone")
 
     def _charge_number(self, parts: _Combination, multiples: list[_Multiple]) -> None:
+        _check_exclusive(parts)
         factors = []
         for part in parts:
             digits = sum(_digits(part.schema.get(key)) for key in BOUNDS)
@@ -286,6 +287,21 @@ def _at_least(needed: int, finite: list[_Finite]) -> _Finite:
 def _repeat_cost(parts: _Combination, key: str) -> float:
     # Counting up to a number takes some rules for each of its bits.
     return 0.3 * max(part.count_of(key) for part in parts).bit_length() ** 2
+
+
+def _check_exclusive(parts: _Combination) -> None:
+    # Where both bounds are within one whole number and the next, away from 0, the library takes an
+    # exclusive one that is whole for an inclusive one.
+    for key, others, sign in (
+        ("exclusiveMinimum", ("maximum", "exclusiveMaximum"), 1),
+        ("exclusiveMaximum", ("minimum", "exclusiveMinimum"), -1),
+    ):
+        beyond = [sign * bound for part in parts for bound in part.numbers(others)]
+        for part in parts:
+            for bound in part.numbers((key,)):
+                near = sign * bound
+                if near >= 0 and near % 1 == 0 and any(near < it < near + 1 for it in beyond):
+                    raise SchemaError(f"{part.path}.{key}: allows less than 1; use a decimal bound")
 
 
 def _multiple(value: Any, path: str) -> _Multiple:  # noqa: ANN401 - any JSON

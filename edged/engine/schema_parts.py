@@ -5,6 +5,7 @@ Rule: a keyword that cannot be enforced, or that would weaken others, is refused
 
 import json
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
@@ -139,6 +140,11 @@ class Part(NamedTuple):
     def count_of(self, key: str) -> int:
         """Return the integer of a keyword, 0 where it is absent."""
         return self._typed(key, 0, "an integer")
+
+    def numbers(self, keys: Iterable[str]) -> list[float]:
+        """Return those values of keywords that are numbers."""
+        values = (self.schema.get(key) for key in keys)
+        return [value for value in values if type(value) in (int, float)]
 
     def required(self) -> list[str]:
         """Return the properties that an object must have."""

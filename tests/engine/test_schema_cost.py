@@ -111,6 +111,11 @@ ITSELF = {"$ref": "#"}
         ({"minimum": float("inf")}, ".minimum: a number is not exact in a double"),
         ({"enum": [0.09707636255684127]}, ".enum: a number is not exact in a double"),
         ({"enum": [1, {"a": [10**19]}]}, ".enum: a number is not exact in a double"),
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, ".exclusiveMinimum: allows less than 1"),
+        (
+            {"allOf": [{"minimum": -18.5}, {"exclusiveMaximum": -18.0}]},
+            ".allOf[1].exclusiveMaximum: allows less than 1",
+        ),
         ({"const": 5e-324}, ".const: a number is not exact in a double"),
     ],
 )
@@ -225,6 +230,12 @@ def test_a_bound_that_is_no_number_is_left_to_the_library(bound: object) -> None
 @pytest.mark.parametrize("value", [2**53, -(10**18), 0.1, -1.5e-7, 3.141592653589793, 1e18, -0.0])
 def test_a_number_that_is_exact_in_a_double_passes(value: float) -> None:
     assert estimate_cost({"anyOf": [{"const": value}, {"minimum": value}]}) < 200
+
+
+@pytest.mark.parametrize("lowest", ["minimum", "exclusiveMinimum"])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.25, 0.5), (-0.5, 0.5), (-1, -0.5), (3, 9.5)])
+def test_a_bound_that_the_library_enforces_passes(lowest: str, low: float, high: float) -> None:
+    assert estimate_cost({"type": "number", lowest: low, "exclusiveMaximum": high}) < 100
 
 
 def test_a_limit_may_be_lower() -> None:
