@@ -222,7 +222,8 @@ def faults(tokenizer: Tokenizer, case: Case, outcome: Outcome) -> Iterator[str]:
             yield "it was cut and has JSON"
         return
     parsed = json.loads(said.text)
-    if said.json != parsed:
+    # No reply has a number out of the range of a double.
+    if said.json != (None if "Infinity" in json.dumps(parsed) else parsed):
         yield "its JSON is not its text"
     schema = case.request.format.schema
     assert isinstance(schema, dict)

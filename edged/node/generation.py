@@ -5,6 +5,7 @@ ended or made room for another. Rule: no clock and no engine; steps and times co
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -334,9 +335,21 @@ class Generation:
 
     def _parsed(self) -> object:
         try:
-            return json.loads(self.text)
+            return json.loads(self.text, parse_float=_finite)
         except (ValueError, RecursionError):
             return None
+
+
+def _finite(digits: str) -> float:
+    """Return a number.
+
+    Raises:
+        ValueError: It is out of the range of a double: no reply has a value for it.
+    """
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -365,7 +365,15 @@ def test_who_did_not_ask_for_a_stream_gets_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "parsed"), [('{"a":1}', {"a": 1}), ('{"a":', None), ("null", None)]
+    ("text", "parsed"),
+    [
+        ('{"a":1}', {"a": 1}),
+        ('{"a":', None),
+        ("null", None),
+        ("1e308", 1e308),
+        ('{"a":[1e999]}', None),
+        ('{"a":-1e999}', None),
+    ],
 )
 def test_a_complete_json_answer_is_parsed(text: str, parsed: object) -> None:
     request = replace(REQUEST, format=OutputFormat(FormatType.JSON_SCHEMA, schema=True))
