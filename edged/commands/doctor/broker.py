@@ -160,7 +160,7 @@ def _certificate(broker: BrokerConfig) -> Iterator[Finding]:
         ):
             certificate = wrapped.getpeercert() or {}
             version = wrapped.version()
-    except OSError:
+    except (OSError, UnicodeError):  # ``connect`` says why; the second is a host that is no name
         return
     until = str(certificate.get("notAfter", ""))
     left_s = ssl.cert_time_to_seconds(until) - time.time()

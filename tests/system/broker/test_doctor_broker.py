@@ -152,6 +152,11 @@ def test_a_broker_here_that_listens_for_others_needs_passwords(tmp_path: Path) -
     assert (found.level, said in found.said) == (Level.WARNING, True)
 
 
+def test_a_host_that_cannot_be_a_name_is_reported_with_tls_as_well(tmp_path: Path) -> None:
+    config = config_of(mosquitto(tmp_path), "host: a..b", "tls: true")
+    assert "the host name cannot be resolved" in diagnose(config)["broker"].said
+
+
 @pytest.mark.parametrize("users", [None, {"u": "p"}])
 def test_a_broker_elsewhere_needs_passwords_and_tls(
     users: dict[str, str] | None, tmp_path: Path
