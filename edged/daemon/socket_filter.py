@@ -71,9 +71,12 @@ def refuse_other_sockets(*, has_datagrams: bool) -> bool:
     code = _program(calls, has_datagrams=has_datagrams)
     instructions = (_Instruction * len(code))(*(_Instruction(*fields) for fields in code))
     program = _Program(len(code), instructions)
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None, use_errno=True)
     mode = ctypes.c_ulong(_SECCOMP_MODE_FILTER)
-    return int(libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(program), 0, 0)) == 0
+    is_set = libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(program), 0, 0) == 0
+    # A reload keeps the process and its filters, and adds one: after some hundreds no more fit, and
+    # those that are there hold.
+    return is_set or ctypes.get_errno() == errno.ENOMEM
 
 
 def _program(calls: _Calls, *, has_datagrams: bool) -> _Code:

@@ -148,3 +148,16 @@ def test_every_thread_and_child_reaches_the_broker_s_port_only() -> None:
         "True",
         "1",
     ]
+
+
+def test_a_filter_more_than_fit_changes_nothing() -> None:
+    script = """
+import ctypes
+from edged.daemon.socket_filter import refuse_other_sockets
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+print({refuse_other_sockets(has_datagrams=False) for _ in range(2000)})
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    require(done.stdout != "{False}\n", "this architecture has no filter")
+    assert done.stdout == "{True}\n", done.stderr
