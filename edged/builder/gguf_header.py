@@ -3,11 +3,12 @@
 ``GGUFReader`` takes what lies behind the end of a file for an empty value, and makes an object of
 each item of an array: a header of 40 bytes would keep it busy for ever, or take all memory.
 
-Source: ``docs/gguf.md`` of ggml.
+Source: the specification of GGUF, in the documentation of ggml.
 """
 
 import mmap
 from pathlib import Path
+from typing import Literal
 
 _PLACE_OF_COUNTS = 8  # behind the magic number and the version
 _STRING, _ARRAY = 8, 9
@@ -40,8 +41,7 @@ class _Walk:
         self._place = _PLACE_OF_COUNTS
         self._num_items = 0
         # The version is small, so the byte order is known by it.
-        is_little = any(data[4:6])
-        self._order = "little" if is_little else "big"
+        self._order: Literal["little", "big"] = "little" if any(data[4:6]) else "big"
 
     def run(self) -> None:
         self._number(8)  # of tensors: each takes bytes of the file, as the library reads it
