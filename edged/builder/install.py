@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edged.builder.store import replace_folder
 from edged.bundle.manifest import MANIFEST
 from edged.errors import BuildError
 
@@ -78,11 +79,4 @@ def install(partial: Path, folder: Path) -> None:
     check_target(folder)
     for path in partial.iterdir():
         path.chmod(0o644)  # independent of the umask, as the folder
-    if folder.exists():
-        # Renamed away first, so that no reader sees a half-deleted bundle.
-        old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))
-        folder.replace(old / folder.name)
-        partial.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        partial.replace(folder)
+    replace_folder(partial, folder)

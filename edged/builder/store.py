@@ -4,6 +4,7 @@ Rule: an entry is used only after its recorded hashes were compared, and it gets
 when it is complete.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -11,7 +12,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def hash_files(folder: Path, names: list[str], on_bytes: OnBytes | None = None) 
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def disk_errors(folder: Path, need_bytes: int) -> Iterator[None]:
     """Turn a full disk or denied access into a clear error.
 
@@ -75,7 +75,7 @@ def no_space(folder: Path, need_bytes: int) -> str:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
     """Yield an empty folder that is renamed to ``folder`` after success, else deleted.
 
@@ -89,10 +89,32 @@ def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
         try:
             yield partial
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            replace_folder(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``; what was there is moved away first, and deleted last.
+
+    Another process may do the same at the same time: then one of the two stays.
+
+    Raises:
+        OSError: It cannot be renamed; what was there is back.
+    """
+    old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))
+    # So that no reader sees a half-deleted folder.
+    with contextlib.suppress(FileNotFoundError):
+        folder.replace(old / folder.name)
+    try:
+        partial.replace(folder)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            with contextlib.suppress(OSError):
+                (old / folder.name).replace(folder)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
@@ -102,7 +124,8 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
         name: {"size_bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
         for name in names
     }
-    text = json.dumps({"facts": facts, "files": files}, indent=1, sort_keys=True) + "\n"
+    record = {"facts": facts, "files": files}
+    text = json.dumps({**record, "sha256": _digest(record)}, indent=1, sort_keys=True) + "\n"
     partial = folder / f".{RECORD_NAME}"
     partial.write_text(text, encoding="utf-8")
     for name in [*names, partial.name]:
@@ -114,15 +137,22 @@ def open_entry(folder: Path, on_bytes: OnBytes | None = None) -> dict[str, Any] 
     """Return the facts of an entry whose every file still has its recorded hash, else None."""
     try:
         record = json.loads((folder / RECORD_NAME).read_bytes())
-        files, facts = record["files"], record["facts"]
+        # A record of an older version has no hash of its own.
+        if record.pop("sha256", None) not in {None, _digest(record)}:
+            return None
+        files, facts = record["files"], dict(record["facts"])
         is_whole = {path.name for path in folder.iterdir()} == {*files, RECORD_NAME} and all(
             (folder / name).stat().st_size == expected["size_bytes"]
             and hash_file(folder / name, on_bytes) == expected["sha256"]
             for name, expected in files.items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return dict(facts) if is_whole else None
+    return facts if is_whole else None
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,10 @@
 
 import errno
 import hashlib
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from edged.builder.store import (
     hash_files,
     new_entry,
     open_entry,
+    replace_folder,
     seal,
 )
 from edged.errors import BuildError
@@ -52,7 +56,43 @@ def test_a_failed_entry_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "grow", "extra", "missing", "record", "none", "shape"])
+def test_the_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    make(tmp_path / "entry")
+    record = tmp_path / "entry" / RECORD_NAME
+    document = json.loads(record.read_bytes())
+    del document["sha256"]
+    record.write_text(json.dumps(document), encoding="utf-8")
+    assert open_entry(tmp_path / "entry") == {"fact": 1}
+
+
+def test_of_two_builds_at_once_one_entry_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one puts its entry there just after this one has moved the old one away."""
+    entry, kept, rename = tmp_path / "entry", tmp_path / "kept", Path.replace
+    make(entry)
+    shutil.copytree(entry, kept)
+
+    def replace(path: Path, target: Path) -> Path:
+        if target == entry:
+            shutil.copytree(kept, entry)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    make(entry)
+    assert open_entry(entry) == {"fact": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"entry", "kept"}
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    make(tmp_path / "entry")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "none", tmp_path / "entry")
+    assert open_entry(tmp_path / "entry") == {"fact": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "grow", "extra", "missing", "record", "none"])
 def test_a_damaged_entry_is_not_opened(tmp_path: Path, damage: str) -> None:
     make(tmp_path / "entry")
     first, record = tmp_path / "entry" / "a", tmp_path / "entry" / RECORD_NAME
@@ -67,10 +107,25 @@ def test_a_damaged_entry_is_not_opened(tmp_path: Path, damage: str) -> None:
             first.unlink()
         case "record":
             record.write_bytes(record.read_bytes()[:-9])
-        case "shape":
-            record.write_text('{"files": [1], "facts": {}}', encoding="utf-8")
         case _:
             record.unlink()
+    assert open_entry(tmp_path / "entry") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b'{"files": [1], "facts": {}}',
+        lambda _: b'{"files": {}, "facts": [1]}',
+        lambda _: b"[" * 200_000,
+        lambda text: text.replace(b'"fact": 1', b'"fact": 3'),
+    ],
+)
+def test_a_damaged_record_is_not_read(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    with new_entry(tmp_path / "entry", 10) as partial:
+        seal(partial, {"fact": 1})
+    record = tmp_path / "entry" / RECORD_NAME
+    record.write_bytes(damage(record.read_bytes()))
     assert open_entry(tmp_path / "entry") is None
 
 
