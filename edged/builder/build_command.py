@@ -1,7 +1,10 @@
 """``edged build``: the command line of the builder."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from edged.builder.pipeline import build
 from edged.builder.progress import Progress
@@ -61,6 +64,9 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         BuildError: A step failed, or a file cannot be read or written.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         result = build(
             arguments.source,
@@ -74,3 +80,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise BuildError(f"{error.filename or arguments.source}: {error.strerror}") from error
     print(result.bundle.folder)
     return 0
+
+
+def _end(number: int, _: object) -> NoReturn:
+    # As Ctrl-C does: what is half written is deleted on the way out, and a step's process is ended.
+    sys.exit(128 + number)

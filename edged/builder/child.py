@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -148,6 +149,7 @@ def _main(connection: Connection, target: str, log: str, environment: Mapping[st
     os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
     os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
     os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def on_progress(done: int, total: int | None) -> None:
         connection.send(("progress", (done, total)))
@@ -163,6 +165,14 @@ def _main(connection: Connection, target: str, log: str, environment: Mapping[st
         connection.send(("failed", f"{type(error).__name__}: {one_line(error)}"))
     else:
         connection.send(("result", result))
+
+
+def _end_with_parent() -> None:
+    # A build that was killed would leave a step with gigabytes and minutes ahead of it.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _describe_failure(step: Step, reason: str, log: Path) -> str:

@@ -4,8 +4,11 @@ import errno
 import os
 import signal
 import sys
+import threading
+from pathlib import Path
 from typing import NoReturn
 
+from edged.builder import child
 from edged.builder.child import OnProgress
 from edged.errors import BuildError
 
@@ -41,3 +44,15 @@ def die(_on_progress: OnProgress, number: int) -> None:
 
 def leave(_on_progress: OnProgress) -> NoReturn:
     os._exit(3)
+
+
+def linger(_on_progress: OnProgress, fifo: str) -> None:
+    with Path(fifo).open("wb", buffering=0) as told:
+        told.write(b"here")
+        threading.Event().wait()
+
+
+def run_linger(folder: str) -> None:
+    """A build in a process of its own."""
+    step = child.Step("the test", "tests.builder.child_steps:linger", {"fifo": f"{folder}/fifo"})
+    child.run(step, Path(folder) / "log", lambda _done, _total: None)

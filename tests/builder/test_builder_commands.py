@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -85,6 +87,27 @@ def test_build_names_a_file_that_cannot_be_read_or_written(
     words = ["build", str(tmp_path / "none.gguf"), "--cache", str(tmp_path / "file")]
     assert cli.main(words) == ExitCode.FAILURE
     assert capsys.readouterr().err.endswith("file/checkpoints: Not a directory\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_ended_cleans_up(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    cleaned = []
+
+    def build(*_: object, **__: object) -> NoReturn:
+        try:
+            signal.raise_signal(number)
+            pytest.fail("went on")
+        finally:
+            cleaned.append(number)
+
+    monkeypatch.setattr(build_command, "build", build)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["build", "toy"])
+    finally:
+        signal.signal(number, before)
+    assert (end.value.code, cleaned) == (128 + number, [number])
 
 
 def test_build_prints_the_bundle_it_made(

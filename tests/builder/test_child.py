@@ -1,13 +1,17 @@
 """A step in a child process: its result, its output, and all its exits."""
 
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edged.builder import child
 from edged.errors import BuildError
+from tests.paths import ROOT
 
 
 def run(
@@ -105,3 +109,18 @@ def test_a_killed_step_is_reported_with_the_reason(
 def test_a_step_that_exits_without_a_result_has_failed(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="the test failed"):
         run(tmp_path, "leave")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_step_ends_with_the_build_that_was_killed(tmp_path: Path, number: int) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = f"from tests.builder.child_steps import run_linger; run_linger({str(tmp_path)!r})"
+    with (
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as build,
+        fifo.open("rb") as told,
+    ):
+        assert told.read(4) == b"here"
+        build.send_signal(number)
+        # The step holds its end open for as long as it lives.
+        assert told.read() == b""
