@@ -7,6 +7,7 @@ it, and a person can correct it.
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -119,7 +120,9 @@ class WrittenTeacher:
         """Return an answer in the compact form; None of one that the schema does not allow."""
         if answer is None:
             return None
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
+            # Neither NaN nor half of a surrogate pair, which no file of examples may have.
+            json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
             dialogue = dialogue_of(asked.line, asked.answered(answer))
             check_dialogue(dialogue, self._wording)
             return self._wording.write(answer, dialogue.inputs)
@@ -146,9 +149,9 @@ def with_answers(arguments: argparse.Namespace) -> Path:
     wording, schema = _shape(arguments, given)
     shown = [row for row in given if "prompt" in row][:_NUM_SHOWN]
     path: Path = arguments.output / TAUGHT
-    known = _known(path)
     target = node_of_url(arguments.teacher, arguments, "--teacher")
     try:
+        known = _known(path)
         arguments.output.mkdir(parents=True, exist_ok=True)
         _begin(path, [*given, *(known[one.key] for one in asked if one.key in known)])
         with AskedNode(target) as node:
@@ -157,7 +160,9 @@ def with_answers(arguments: argparse.Namespace) -> Path:
         if arguments.review is not None:
             arguments.review.write_text("".join(map(_line, doubtful)), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{error.filename or path}: cannot be written ({error})") from error
+        raise UsageError(
+            f"{error.filename or path}: cannot be read or written ({error})"
+        ) from error
     _say(f"{path}: {len(asked) - len(doubtful)} of {len(asked)} prompts answered the same way")
     _say("the figures say how well it agrees with the teacher, unless --test has better answers")
     return path
@@ -192,12 +197,13 @@ def _divided(path: Path) -> tuple[list[Row], list[Asked]]:
         messages = row.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else {}
         is_open = not isinstance(last, dict) or last.get("role") != "assistant"
-        if is_open and row.get("answer") is None:
-            try:
-                # Whatever else is wrong with it is said before anybody is asked.
-                dialogue_of(line, {**row, "answer": "?"})
-            except ValueError as error:
-                raise UsageError(f"{path}:{line}: {error}") from error
+        is_asked = is_open and row.get("answer") is None
+        try:
+            # Whatever else is wrong is said before anybody is asked.
+            dialogue_of(line, {**row, "answer": "?"} if is_asked else row)
+        except ValueError as error:
+            raise UsageError(f"{path}:{line}: {error}") from error
+        if is_asked:
             asked.append(Asked(line, row))
         else:
             given.append(row)
@@ -243,6 +249,13 @@ def _known(path: Path) -> dict[str, Row]:
     """Return what a run that was ended has answered already."""
     if not path.is_file():
         return {}
+    content = path.read_bytes()
+    last = content.rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+    except ValueError:
+        # Nothing, or what a run that was ended had half written.
+        os.truncate(path, len(content) - len(last))
     return {Asked(line, row).key: row for line, row in read_rows(path, MAX_DIALOGUES)}
 
 
