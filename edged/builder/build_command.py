@@ -77,7 +77,9 @@ def main(arguments: argparse.Namespace) -> int:
             progress=Progress(expected=_EXPECTED_S),
         )
     except OSError as error:
-        raise BuildError(f"{error.filename or arguments.source}: {error.strerror}") from error
+        raise BuildError(
+            f"{error.filename or arguments.source}: {error.strerror or error}"
+        ) from error
     print(result.bundle.folder)
     return 0
 

