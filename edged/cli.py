@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import edged
+from edged.commands.terminal import shown
 from edged.errors import EdgedError, ExitCode
 
 
@@ -105,7 +106,8 @@ def run(prog: str, name: str, words: Sequence[str], summary: str | None = None) 
         module.add_arguments(parser)
         return int(module.main(parser.parse_args(words)))
     except EdgedError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        # It may quote a stranger: a node, a model's files.
+        print(f"{prog}: {shown(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -70,6 +70,14 @@ def test_an_error_becomes_one_line_and_its_exit_code(
     assert capsys.readouterr().err == "edged health: broker.hots: unknown key\n"
 
 
+def test_an_error_that_quotes_a_stranger_moves_no_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_command(monkeypatch, ConfigError("node attic: busy\x1b]0;owned\x07"))
+    assert main(["teach"]) == ExitCode.CONFIG
+    assert capsys.readouterr().err == "edged teach: node attic: busy\ufffd]0;owned\ufffd\n"
+
+
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
