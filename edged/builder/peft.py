@@ -89,14 +89,15 @@ def read_peft(folder: Path) -> PeftAdapter:
                 "nothing else"
             )
         largest = float(np.abs(array).max(initial=0.0))
-        if array.ndim != 2 or not largest <= _LARGEST:  # noqa: PLR2004 - NaN compares to nothing
+        is_matrix = array.ndim == 2 and array.size > 0  # noqa: PLR2004
+        if not is_matrix or not largest <= _LARGEST:  # NaN compares to nothing
             raise BuildError(f"{folder / WEIGHTS}: {name}: no matrix of finite numbers")
         found.setdefault((int(match[1]), match[3]), {})[match[4]] = array.astype(np.float32)
     if not found:
         raise BuildError(f"{folder / WEIGHTS}: holds nothing that was trained")
     for (layer, name), pair in found.items():
-        ranks = pair["A"].shape[0], pair["B"].shape[1] if pair.keys() == {"A", "B"} else None
-        if ranks != (rank, rank):
+        is_pair = pair.keys() == {"A", "B"}
+        if not is_pair or (pair["A"].shape[0], pair["B"].shape[1]) != (rank, rank):
             raise BuildError(f"{folder / WEIGHTS}: layer {layer}, {name}: r is not {rank}")
     return {key: LowRank(pair["A"], pair["B"] * scale) for key, pair in found.items()}
 

@@ -310,6 +310,9 @@ def test_a_bundle_of_another_form_takes_none(adapted: AdaptedBundle) -> None:
         convert_adapter(adapted.peft(), manifest, adapted.reference)
 
 
+_LAYER = "base_model.model.model.layers.2.self_attn"
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -317,6 +320,9 @@ def test_a_bundle_of_another_form_takes_none(adapted: AdaptedBundle) -> None:
         ({"nan": np.full((4, 64), np.nan)}, "no matrix of finite numbers"),
         ({"flat": np.zeros(4)}, "no matrix of finite numbers"),
         ({"half": np.zeros((4, 64))}, "r is not 4"),
+        # A billion rows of nothing, which whoever reads them would fill.
+        ({"empty": np.zeros((10**9, 0))}, "no matrix of finite numbers"),
+        ({f"{_LAYER}.k_proj.lora_B.weight": np.zeros((64, 4))}, "k_proj: r is not 4"),
     ],
 )
 def test_matrices_that_are_wrong_are_named(
@@ -326,7 +332,7 @@ def test_matrices_that_are_wrong_are_named(
     arrays, _ = read_tensors((folder / WEIGHTS).read_bytes())
     ((name, array),) = change.items()
     if "." not in name:
-        name = "base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight"
+        name = f"{_LAYER}.q_proj.lora_A.weight"
     (folder / WEIGHTS).write_bytes(write_tensors(arrays | {name: array.astype(np.float32)}, {}))
     with pytest.raises(BuildError, match=problem):
         read_peft(folder)
