@@ -67,6 +67,12 @@ def test_min_p_drops_what_is_below_a_fraction_of_the_best(min_p: float, allowed:
     assert drawn(SamplingParams(temperature=1, min_p=min_p, seed=4)) == allowed
 
 
+def test_of_equally_likely_tokens_top_p_keeps_the_first() -> None:
+    equal = np.zeros(50, np.float32)
+    sampler = Sampler(SamplingParams(temperature=1, top_p=0.09, seed=0), NO_PROMPT)
+    assert {sampler.choose(equal.copy()) for _ in range(400)} == set(range(5))
+
+
 def test_top_p_looks_at_what_top_k_left() -> None:
     # Of 0.4 and 0.3 alone, the first holds 0.57.
     assert drawn(SamplingParams(temperature=1, top_k=2, top_p=0.55, seed=5)) == {1}
