@@ -106,10 +106,13 @@ class Scheduler(Generic[S]):
         part, num_waiting = self._part(entry, state), len(self)
         num_own = sum(other.payer == entry.payer for other in self.queued())
         num_free = self.max_waiting - num_waiting
-        has_part = not part.is_lowest and num_own >= max(int(part.own * self.max_waiting), 1)
+        num_places = max(int(part.own * self.max_waiting), 1)
+        num_undecided = sum(other.payer == entry.payer for other in self._preparing)
+        has_part = num_own >= num_places and not (part.is_lowest and num_undecided < num_places)
         is_background = entry.request.priority is Priority.BACKGROUND
         num_kept = max(KEPT_PLACES, self.max_waiting // (2 if is_background else 4))
-        is_due = part.is_lowest and part.own < 1  # not if it is alone
+        # Not if it is alone. What is still prepared may be refused, and would be promised nothing.
+        is_due = part.is_lowest and part.own < 1 and not num_undecided
         if num_free + (is_due or (part.is_least and not num_own)) <= 0:
             requests = "1 request" if num_waiting == 1 else f"{num_waiting} requests"
             message = f"the queue is full: {requests} waiting"

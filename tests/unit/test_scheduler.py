@@ -207,6 +207,17 @@ def test_the_client_promised_least_has_any_place_and_one_beyond_the_bound() -> N
     assert refusal.message == "the queue is full: 5 requests waiting"
 
 
+def test_what_is_still_prepared_leaves_the_last_places_to_others() -> None:
+    """Who sends nothing but what is refused then was never promised anything, and so least."""
+    scheduler = shared(of("ha", 1), of("panel", 2))
+    entered = [scheduler.enter(of("flood", key), COST, 0.0) for key in range(3, 20)]
+    assert [it is None for it in entered] == [True] * 4 + [False] * 13
+    assert entered[-1] is not None
+    assert entered[-1].message == "this client has its part of the queue: 4 of 8 places"
+    assert scheduler.enter(of("ha", 20), COST, 0.0) is None
+    assert scheduler.enter(of("panel", 21), COST, 0.0) is None
+
+
 def test_the_client_served_least_goes_first_in_a_class() -> None:
     flood = [of("flood", key, deadline_s=50) for key in range(1, 4)]
     scheduler = shared(*flood, of("ha", 4, deadline_s=60), of("panel", 5, deadline_s=55))
