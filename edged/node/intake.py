@@ -30,6 +30,7 @@ from edged.protocol.event import MessageDropped, RequestPoisoned
 from edged.protocol.request import (
     CancelOutcome,
     CancelRequest,
+    Client,
     Correction,
     Priority,
     Rejected,
@@ -88,6 +89,8 @@ class Intake:
         self._decoding: RequestState | None = None
         self._preparing: deque[RequestState] = deque()
         """Decoded requests; the first is being prepared, even if it has ended meanwhile."""
+        self._prepared_last: Client | None = None
+        """Whose request was prepared last."""
 
     def next_tick_s(self) -> float | None:
         """Return when the first delivery will not be held back any more; None if none is."""
@@ -236,7 +239,11 @@ class Intake:
         """Have the next request prepared, unless it is refused before or has ended meanwhile."""
         node = self._node
         while self._preparing:
-            state = self._preparing[0]
+            # One of another client goes first: many of one must not hold up all others.
+            others = (it for it in self._preparing if it.payer != self._prepared_last)
+            state = next(others, self._preparing[0])
+            self._preparing.remove(state)
+            self._preparing.appendleft(state)
             if state.phase is RequestPhase.PREPARING:  # neither expired nor cancelled
                 rejected = self._refuse_unprepared(state)
                 if rejected is None:
@@ -246,6 +253,7 @@ class Intake:
                         may_be_a_repeat=state.may_be_a_repeat,
                         now_s=node.now_s,
                     )
+                    self._prepared_last = state.payer
                     self._mark()  # before its prompt is touched: that may end the process
                     node.emit(Prepare(state.key, state.request, state.turn))
                     return

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edged.node.events import Abandon, Drain, Prepared, Synced
+from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.queued_request import RequestPhase
 from tests.fakes import LIMITS, REQUEST_BYTES, Bench, SlowJournal, open_journal
 from tests.unit.test_suspects import DeadlyLanguage, life
@@ -202,6 +203,26 @@ def test_what_was_refused_before_it_was_prepared_lets_the_next_one_be_prepared()
     bench.take(Prepared(bench.preparer.waiting.pop(0).key, [1]))
     assert codes(bench) == ["timeout"]
     assert [asked.request.reply_to.request_id for asked in bench.preparer.waiting] == ["next"]
+
+
+def test_one_client_s_requests_are_not_prepared_one_after_the_other_while_another_waits() -> None:
+    """A schema takes 40 ms, and half of the queue may be of one client."""
+    weights = ShareTerms({"flood": 1.0, "ha": 1.0})  # known from their first request on
+    bench = Bench(limits=replace(LIMITS, max_waiting=9, share_terms=weights), is_preparing=False)
+    for user, name in (
+        ("flood", "f1"),
+        ("flood", "f2"),
+        ("flood", "f3"),
+        ("ha", "h1"),
+        ("ha", "h2"),
+    ):
+        topic = f"edged/kitchen/client/{user}/request/generate"
+        bench.deliver({"id": name, "prompt": "x", "max_tokens": 1}, topic=topic)
+    order = []
+    while bench.preparer.waiting:
+        order.append(bench.preparer.waiting[0].request.reply_to.request_id)
+        bench.prepare()
+    assert order == ["f1", "h1", "f2", "h2", "f3"]
 
 
 def test_an_exit_in_the_tokenizer_marks_the_request_that_caused_it(tmp_path: Path) -> None:
