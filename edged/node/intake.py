@@ -39,6 +39,7 @@ from edged.protocol.request import (
 )
 from edged.protocol.wire import Delivery, Dropped, DropReason, Refusal
 from edged.scheduling.admission import Demand, Resources, admit, refuse_early
+from edged.scheduling.fair_share import MAX_NAMES
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import RequestPhase
 from edged.specialists.decider import MAX_PASS_TOKENS, Run
@@ -89,8 +90,8 @@ class Intake:
         self._decoding: RequestState | None = None
         self._preparing: deque[RequestState] = deque()
         """Decoded requests; the first is being prepared, even if it has ended meanwhile."""
-        self._prepared_last: Client | None = None
-        """Whose request was prepared last."""
+        self._clients: dict[Client, None] = {}
+        """Whose requests were prepared: first who has waited for it longest."""
 
     def next_tick_s(self) -> float | None:
         """Return when the first delivery will not be held back any more; None if none is."""
@@ -239,9 +240,9 @@ class Intake:
         """Have the next request prepared, unless it is refused before or has ended meanwhile."""
         node = self._node
         while self._preparing:
-            # One of another client goes first: many of one must not hold up all others.
-            others = (it for it in self._preparing if it.payer != self._prepared_last)
-            state = next(others, self._preparing[0])
+            # Clients in turn: many requests of some must not hold up all others.
+            turns = {client: number for number, client in enumerate(self._clients)}
+            state = min(self._preparing, key=lambda it: turns.get(it.payer, -1))
             self._preparing.remove(state)
             self._preparing.appendleft(state)
             if state.phase is RequestPhase.PREPARING:  # neither expired nor cancelled
@@ -253,7 +254,10 @@ class Intake:
                         may_be_a_repeat=state.may_be_a_repeat,
                         now_s=node.now_s,
                     )
-                    self._prepared_last = state.payer
+                    if len(self._clients) > 2 * MAX_NAMES:
+                        self._clients.clear()  # the turns begin anew
+                    self._clients.pop(state.payer, None)
+                    self._clients[state.payer] = None
                     self._mark()  # before its prompt is touched: that may end the process
                     node.emit(Prepare(state.key, state.request, state.turn))
                     return

@@ -207,12 +207,14 @@ def test_what_was_refused_before_it_was_prepared_lets_the_next_one_be_prepared()
 
 def test_one_client_s_requests_are_not_prepared_one_after_the_other_while_another_waits() -> None:
     """A schema takes 40 ms, and half of the queue may be of one client."""
-    weights = ShareTerms({"flood": 1.0, "ha": 1.0})  # known from their first request on
+    # Known from their first request on.
+    weights = ShareTerms({"flood": 1.0, "more": 1.0, "ha": 1.0})
     bench = Bench(limits=replace(LIMITS, max_waiting=9, share_terms=weights), is_preparing=False)
     for user, name in (
         ("flood", "f1"),
         ("flood", "f2"),
-        ("flood", "f3"),
+        ("more", "m1"),
+        ("more", "m2"),
         ("ha", "h1"),
         ("ha", "h2"),
     ):
@@ -222,7 +224,7 @@ def test_one_client_s_requests_are_not_prepared_one_after_the_other_while_anothe
     while bench.preparer.waiting:
         order.append(bench.preparer.waiting[0].request.reply_to.request_id)
         bench.prepare()
-    assert order == ["f1", "h1", "f2", "h2", "f3"]
+    assert order == ["f1", "m1", "h1", "f2", "m2", "h2"]
 
 
 def test_an_exit_in_the_tokenizer_marks_the_request_that_caused_it(tmp_path: Path) -> None:
