@@ -18,6 +18,8 @@ from edged.engine.schema_parts import BOUNDS, KINDS, MAX_NAME, Part, SchemaError
 COST_LIMIT = 3_000
 # States of the automaton for ``multipleOf`` that alone reach the limit.
 _MAX_STATES = 4_000
+# A power of ten above it takes seconds beside a bound on how many digits there are.
+_MAX_BOUNDED = 10_000
 _MAX_DEPTH = 48
 _MAX_DECIMALS = 8
 # llguidance multiplies in 32 bits without a check for overflow.
@@ -212,6 +214,11 @@ class _Walk:
             whole, unit = _in_whole_numbers(factors)
             if math.prod(whole) >= _PRODUCT_LIMIT:
                 raise SchemaError(f"{factors[-1][1]}: too large beside others; use one of them")
+            if math.lcm(*whole) > _MAX_BOUNDED and _is_bounded(parts):
+                raise SchemaError(
+                    f"{factors[-1][1]}: costs too much beside bounds; use one up to {_MAX_BOUNDED},"
+                    " or no bound but a minimum from 0 on"
+                )
             multiples.append((math.lcm(*whole) * unit, factors[-1][1]))
 
     def _charge_states(self, multiples: list[_Multiple]) -> None:
@@ -287,6 +294,13 @@ def _at_least(needed: int, finite: list[_Finite]) -> _Finite:
 def _repeat_cost(parts: _Combination, key: str) -> float:
     # Counting up to a number takes some rules for each of its bits.
     return 0.3 * max(part.count_of(key) for part in parts).bit_length() ** 2
+
+
+def _is_bounded(parts: _Combination) -> bool:
+    """Return whether a bound, in whichever direction, limits how far numbers are from 0."""
+    bounds = (part.numbers(("minimum", "exclusiveMinimum")) for part in parts)
+    has_upper = any(part.numbers(("maximum", "exclusiveMaximum")) for part in parts)
+    return has_upper or any(bound < 0 for found in bounds for bound in found)
 
 
 def _check_exclusive(parts: _Combination) -> None:
