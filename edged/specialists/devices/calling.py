@@ -19,6 +19,8 @@ from edged.specialists.devices.words import single, stem, synonyms
 
 _OF_PROPER_NAMES = frozenset(("scene", "script", "mode", "the", "a", "my", "button", "routine"))
 
+_APPLIANCES = frozenset(("machine", "maker", "appliance"))
+
 
 @dataclass(frozen=True)
 class Words:
@@ -48,7 +50,8 @@ def called(home: Household, words: Sequence[str], devices: Sequence[Device]) -> 
 
     Where none is, those of which the name does not say what they are; then synonyms are tried.
     """
-    for way in (_may_be_called, _may_be, _may_be_called_otherwise) if words else ():
+    ways = (_may_be_called, _may_be, _may_be_called_otherwise, _may_be_for)
+    for way in ways if words else ():
         those = home.those(way, tuple(words))
         if found := [device for device in devices if device in those]:
             return found
@@ -83,6 +86,13 @@ def _may_be_called_otherwise(words: tuple[str, ...]) -> Test:
     )
 
 
+def _may_be_for(words: tuple[str, ...]) -> Test:
+    """Of "the coffee maker", what the plug of it is called."""
+    wanted = frozenset(words) - _APPLIANCES
+    is_one = len(words) > len(wanted) > 0
+    return lambda device: is_one and device.domain == "switch" and wanted <= device.named_stems
+
+
 def _proper(words: Iterable[str]) -> list[str]:
     return [word for word in words if word not in _OF_PROPER_NAMES]
 
@@ -97,20 +107,24 @@ def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
     """Keep what the last word says: "the fan" is rather a fan than the light of one."""
     said = words.stems
     if kinds := kinds_called(said):
-        sure = [one for one in devices if one.kinds <= kinds]
-        devices = sure or [one for one in devices if one.kinds & kinds] or devices
+        maybe = [one for one in devices if one.kinds & kinds]
+        sure = [one for one in maybe if one.kinds <= kinds]
+        if len(kinds) > 1 and words.is_plural:  # "the covers"
+            return maybe or devices
+        return sure or maybe or devices
     if not said or said[-1] not in words_for(frozenset(KINDS)):
         return devices  # a brand, or a name, says nothing of what it is
     return [device for device in devices if device.is_called(said[-1])] or devices
 
 
-def with_the_word(home: Household, devices: list[Device], mention: Mention) -> list[Device]:
+def with_the_words(home: Household, devices: list[Device], words: Iterable[str]) -> list[Device]:
     """Of "lamps", keep those with that word in their names, if there are any; not of "lights"."""
-    said = single(mention.words[-1]) if mention.words else ""
-    if not said or is_usual(said):
-        return devices
-    those = home.those(_has_word, said)
-    return [device for device in devices if device in those] or devices
+    for said in map(single, words):
+        is_noun = all(stem(said) in device.nouns for device in devices)
+        if not (is_noun and is_usual(said)):
+            those = home.those(_has_word, said)
+            devices = [device for device in devices if device in those] or devices
+    return devices
 
 
 def _has_word(said: str) -> Test:

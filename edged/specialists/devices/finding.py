@@ -15,7 +15,7 @@ from edged.specialists.devices.calling import (
     is_noun_only,
     of_the_noun,
     with_the_name,
-    with_the_word,
+    with_the_words,
     words_of_mention,
 )
 from edged.specialists.devices.command import OPENING, Command, Mention
@@ -88,14 +88,16 @@ def _chosen(
     if not found:
         return Nothing.NONE
     if mention.is_all:
-        return _all(home, mention, with_the_word(home, found, mention))
+        return _all(home, mention, with_the_words(home, found, mention.words[-1:]))
     is_noun, exact = is_noun_only(words, found), exactly_called(home, found, words)
     if place is None and (is_noun or not words.is_plural):
         found = home.near(found) if is_noun else home.near(exact or found)
     elif not is_noun:
         found = exact or found
     if is_noun and len(found) > 1:
-        found = with_the_word(home, found, mention)
+        found = with_the_words(home, found, reversed(words.said))
+        if not words.is_plural:  # "the door" is rather a "Front door" than a "Door lock"
+            found = [one for one in found if one.is_called(words.stems[-1])] or found
     if words.is_plural and (is_noun or not exact):
         return tuple(found)
     # "The fan", of a "Fan" and a "Desk fan": which of them, its name says.
@@ -123,6 +125,7 @@ def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: D
     words = words_of_mention(home, mention)
     is_named = bool(mention.place or mention.where or exactly_called(home, found, words))
     others = of_the_noun(called(home, words.stems, able), words)
+    others = with_the_words(home, others, words.said[-1:])
     return found if len(found) == 1 and (is_named or len(others) == 1) else Nothing.AMBIGUOUS
 
 
@@ -135,7 +138,8 @@ def _without(home: Household, left_out: Mention, found: Devices) -> Found:
     elif (room := place_called(home, left_out.words)) and all(map(room.has, among)):
         among = [device for device in found if room.has(device)]  # "but not the kitchen"
         return _rest(found, among)
-    among = with_the_word(home, with_the_name(home, among, words) or among, left_out)
+    among = with_the_name(home, among, words) or of_the_noun(among, words)
+    among = with_the_words(home, among, left_out.words[-1:])
     if left_out.is_plural or len(among) == 1:
         return _rest(found, among)
     among = exactly_called(home, among, words) or among

@@ -1,5 +1,6 @@
 """The devices that come with a request, and where in the home the asker is."""
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,8 @@ from edged.specialists.devices.words import Speller, is_plural, singles, stem, w
 # No part of what a place is called.
 LEVELS = frozenset(("floor", "level", "storey", "story"))
 DEVICES, AREA = "devices", "area"
+_CAMEL = re.compile(r"[A-Z][a-z]+(?=[A-Z])")
+_FEWEST_LETTERS = 4
 # What may stand behind a name to tell it from another.
 SIDES = frozenset(
     (
@@ -83,9 +86,17 @@ class Device:
         return nouns_of(self.kinds)
 
     @cached_property
+    def parts(self) -> frozenset[str]:
+        """What one may say for half a word of its name: "meaco" of "MeacoFan", "flood" of a lamp."""
+        parts = [part.lower() for part in _CAMEL.findall(self.name)]
+        if self.domain == "light":
+            parts += (word[: -len("light")] for word in self.name_words if word.endswith("light"))
+        return frozenset(part for part in parts if len(part) >= _FEWEST_LETTERS)
+
+    @cached_property
     def vocabulary(self) -> frozenset[str]:
         """All words by which it may be called."""
-        return self.named_stems | self.area_stems | words_for(self.kinds)
+        return self.named_stems | self.parts | self.area_stems | words_for(self.kinds)
 
     @cached_property
     def possible_vocabulary(self) -> frozenset[str]:
@@ -178,7 +189,8 @@ class Household:
         names = (one.name_words for one in self.devices)
         # Of each device's kinds: what is asked is kept, and a stranger chooses which are together.
         kinds = map(words_for, {device.kinds for device in self.devices})
-        return frozenset[str]().union(*self.names_of_places.values(), *names, *kinds)
+        parts = (one.parts for one in self.devices)
+        return frozenset[str]().union(*self.names_of_places.values(), *names, *kinds, *parts)
 
     @cached_property
     def speller(self) -> Speller:

@@ -20,6 +20,12 @@ class Kind:
     """What one may be called beside, though it is rather what is called so."""
 
 
+# What blinds, curtains and their like are called together.
+_AT_WINDOWS = (
+    *("cover", "covering", "treatment"),
+    *("window cover", "window covering", "window treatment"),
+)
+_HEATING = ("heating",)
 KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
@@ -27,16 +33,23 @@ KINDS = {
     "blind": Kind(
         "cover",
         ("blind", "blinds", "covering"),
-        ("venetian", "roman", "slats", "louvres", "jalousie"),
+        ("venetian", "roman", "slats", "louvres", "jalousie", "blackout"),
+        _AT_WINDOWS,
     ),
     "curtain": Kind(
-        "cover", ("curtain", "curtains", "drapes"), ("sheers", "sheer", "voile", "nets", "portiere")
+        "cover",
+        ("curtain", "curtains", "drapes"),
+        ("sheers", "sheer", "voile", "nets", "portiere", "blackout"),
+        _AT_WINDOWS,
     ),
     "shade": Kind(
-        "cover", ("shade", "shades", "sunshade", "sunshades"), ("powerview", "serena", "honeycomb")
+        "cover",
+        ("shade", "shades", "sunshade", "sunshades"),
+        ("powerview", "serena", "honeycomb", "blackout"),
+        _AT_WINDOWS,
     ),
-    "shutter": Kind("cover", ("shutter", "shutters"), ("volet", "rollladen")),
-    "awning": Kind("cover", ("awning", "awnings"), ("canopy", "sail", "pergola")),
+    "shutter": Kind("cover", ("shutter", "shutters"), ("volet", "rollladen"), _AT_WINDOWS),
+    "awning": Kind("cover", ("awning", "awnings"), ("canopy", "sail", "pergola"), ("cover",)),
     "garage_door": Kind("cover", ("garage door", "garage doors"), ("door",)),
     "gate": Kind("cover", ("gate", "gates")),
     "window": Kind("cover", ("window", "windows")),
@@ -76,7 +89,7 @@ KINDS = {
             *("volumio", "soundtouch", "soundlink", "libratone"),
         ),
     ),
-    "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve", "heater")),
+    "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve", "heater"), _HEATING),
     "ac": Kind(
         "climate",
         ("ac", "acs", "conditioner", "conditioning"),
@@ -93,6 +106,7 @@ KINDS = {
             *("nest", "ecobee", "hive", "tado", "honeywell", "heating", "evohome", "netatmo"),
             *("wiser", "heatmiser", "vaillant", "viessmann", "plugwise", "furnace", "hvac"),
         ),
+        _HEATING,
     ),
     "dehumidifier": Kind("humidifier", ("dehumidifier", "dehumidifiers")),
     "humidifier": Kind("humidifier", ("humidifier", "humidifiers"), ("mister",)),

@@ -13,6 +13,9 @@ _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
     "third": "3rd",
     "fourth": "4th",
     "fifth": "5th",
+    # At the end of a name: "Garage door L".
+    "l": "left",
+    "r": "right",
 }
 _PLURAL_LETTERS = 3
 _SHORT_PLURALS = frozenset(("acs", "tvs"))
@@ -32,6 +35,8 @@ _SAME = {
     "rad": "radiator",
     "aircon": "ac",
     "grocerie": "grocery",  # of "groceries"
+    "tomatoe": "tomato",
+    "berrie": "berry",
 }
 # What is heard for what was said.
 _HEARD = {
@@ -68,6 +73,9 @@ _GROUPS = tuple(
         "thermostat heating heater",
         "plug socket outlet",
         "robot vacuum",
+        "bedside nightstand",
+        "radio wireless",
+        "computer pc rig",
     )
 )
 _SYNONYMS = {
