@@ -7,6 +7,7 @@ from functools import cached_property
 from edged.specialists.devices.command import Mention
 from edged.specialists.devices.household import Device, Household, Test
 from edged.specialists.devices.kinds import (
+    AT_WINDOWS,
     KINDS,
     PROPER,
     heads_of,
@@ -103,15 +104,23 @@ def _is_half_a_noun(device: Device, words: frozenset[str]) -> bool:
     return bool(said) and said <= words_for(device.kinds) and not words & heads_of(device.kinds)
 
 
-def of_the_noun(devices: list[Device], words: Words) -> list[Device]:
-    """Keep what the last word says: "the fan" is rather a fan than the light of one."""
+def of_the_noun(devices: list[Device], words: Words, here: str = "") -> list[Device]:
+    """Keep what the last word says: "the fan" is rather a fan than the light of one.
+
+    Args:
+        devices: Which may be called by the words.
+        words: As they were said.
+        here: The asker's area, if that decides; what covers its windows has many names.
+    """
     said = words.stems
     if kinds := kinds_called(said):
         maybe = [one for one in devices if one.kinds & kinds]
         sure = [one for one in maybe if one.kinds <= kinds]
         if len(kinds) > 1 and words.is_plural:  # "the covers"
             return maybe or devices
-        return sure or maybe or devices
+        near = [one for one in maybe if here and one.area == here and kinds <= AT_WINDOWS]
+        near = [] if {*near} & {*sure} else near
+        return near or sure or maybe or devices
     if not said or said[-1] not in words_for(frozenset(KINDS)):
         return devices  # a brand, or a name, says nothing of what it is
     return [device for device in devices if device.is_called(said[-1])] or devices

@@ -38,7 +38,9 @@ from edged.specialists.devices.places import (
 )
 from edged.specialists.devices.words import stem
 
-_PAIR = 2
+_MASS = ("heating",)
+# Services that thermostats and their like alone have.
+_OF_CLIMATE = frozenset(("set_temperature", "set_hvac_mode", "set_fan_mode"))
 
 
 def find(home: Household, command: Command, domains: Collection[str]) -> Found:
@@ -54,6 +56,8 @@ def find(home: Household, command: Command, domains: Collection[str]) -> Found:
     if is_opening and mention.is_all:
         able = [device for device in able if not device.is_door]
     found = implied(home, mention, able) if mention.kind else _named(home, mention, able)
+    if found is Nothing.NONE and command.verb in _OF_CLIMATE and not mention.place:
+        found = _of_a_floor(home, mention, able)
     if is_opening and isinstance(found, tuple):
         found = _guarded(home, mention, able, found)
     if command.left_out is not None and isinstance(found, tuple):
@@ -78,7 +82,15 @@ def _named(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
         found = there(home, mention, place, found)
     elif is_elsewhere(home, mention):  # or it is a part of a name
         found = called(home, (*words.stems, *map(stem, mention.place)), able)
-    return _chosen(home, mention, words, of_the_noun(found, words), place)
+    here = "" if mention.is_all or place is not None else home.asker
+    return _chosen(home, mention, words, of_the_noun(found, words, here), place)
+
+
+def _of_a_floor(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
+    """Return the thermostats of a floor: "level 2 to 20 degrees"."""
+    floors = Place() if mention.kind else place_called(home, mention.words) or Place()
+    found = (one for one in able if one.domain == "climate" and one.floor in floors.floors)
+    return tuple(found) or Nothing.NONE
 
 
 def _chosen(
@@ -88,32 +100,36 @@ def _chosen(
     if not found:
         return Nothing.NONE
     if mention.is_all:
-        return _all(home, mention, with_the_words(home, found, mention.words[-1:]))
+        found = with_the_words(home, found, mention.words[-1:])
+        return home.pair(found) if mention.is_pair else tuple(found)
     is_noun, exact = is_noun_only(words, found), exactly_called(home, found, words)
+    # "The heating upstairs" is all that heats there.
+    is_several = words.is_plural or (place is not None and words.said == _MASS)
+    if len(exact) != 1 and not is_noun and _is_own_noun(words, found):
+        return tuple(found if place is not None else home.near(found))
     if place is None and (is_noun or not words.is_plural):
         found = home.near(found) if is_noun else home.near(exact or found)
     elif not is_noun:
         found = exact or found
-    if is_noun and len(found) > 1:
+    if is_noun and is_several:
         found = with_the_words(home, found, reversed(words.said))
-        if not words.is_plural:  # "the door" is rather a "Front door" than a "Door lock"
-            found = [one for one in found if one.is_called(words.stems[-1])] or found
-    if words.is_plural and (is_noun or not exact):
-        return tuple(found)
-    # "The fan", of a "Fan" and a "Desk fan": which of them, its name says.
-    if is_noun and len(found) > 1:
-        found = with_the_name(home, found, words) or found
-    return only(found)
+    elif is_noun:
+        found = _of_the_name(home, words, found)
+    return tuple(found) if is_several and (is_noun or not exact) else only(found)
 
 
-def _all(home: Household, mention: Mention, found: list[Device]) -> Found:
-    """Return all devices, or a pair: where there are more, those in the asker's area."""
-    if not mention.is_pair:
-        return tuple(found)
-    for some in (home.near(found), found):
-        if len(some) == _PAIR:
-            return tuple(some)
-    return Nothing.AMBIGUOUS if len(found) > _PAIR else tuple(found)
+def _is_own_noun(words: Words, found: Sequence[Device]) -> bool:
+    """Tell whether "the pendants" was said for what is called so, each with more words."""
+    is_one_word = words.is_plural and len(words.said) == 1
+    return is_one_word and all(one.is_called(words.stems[0]) for one in found)
+
+
+def _of_the_name(home: Household, words: Words, found: list[Device]) -> list[Device]:
+    """Keep the one of which the name is a noun that was said: "Fan", not "Desk fan"."""
+    found = with_the_words(home, found, reversed(words.said))
+    # "The door" is rather a "Front door" than a "Door lock".
+    found = [one for one in found if one.is_called(words.stems[-1])] or found
+    return with_the_name(home, found, words) or found
 
 
 def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: Devices) -> Found:

@@ -16,6 +16,7 @@ LEVELS = frozenset(("floor", "level", "storey", "story"))
 DEVICES, AREA = "devices", "area"
 _CAMEL = re.compile(r"[A-Z][a-z]+(?=[A-Z])")
 _FEWEST_LETTERS = 4
+_PAIR = 2
 # What may stand behind a name to tell it from another.
 SIDES = frozenset(
     (
@@ -87,7 +88,7 @@ class Device:
 
     @cached_property
     def parts(self) -> frozenset[str]:
-        """What one may say for half a word of its name: "meaco" of "MeacoFan", "flood" of a lamp."""
+        """Halves of words of its name: "tower" of "TowerFan", "flood" of a "Floodlight"."""
         parts = [part.lower() for part in _CAMEL.findall(self.name)]
         if self.domain == "light":
             parts += (word[: -len("light")] for word in self.name_words if word.endswith("light"))
@@ -239,6 +240,13 @@ class Household:
         """Return those in the asker's area, or all where none of them is there."""
         here = [device for device in devices if self.asker and device.area == self.asker]
         return here or devices
+
+    def pair(self, devices: list[Device]) -> Found:
+        """Return two devices: where there are more, those in the asker's area."""
+        for some in (self.near(devices), devices):
+            if len(some) == _PAIR:
+                return tuple(some)
+        return Nothing.AMBIGUOUS if len(devices) > _PAIR else only(devices)
 
     def floor_of(self, area: str) -> str:
         """Return the floor of an area; empty where it has none."""

@@ -30,12 +30,8 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     kinds = frozenset(IMPLIED[mention.kind])
     found = [device for device in able if device.kinds & kinds]
     place = place_of(home, mention)
-    if mention.kind == "vacuum":
-        return _vacuum(home, mention, found, place)
-    if mention.kind == "sprinkler":
-        return _sprinkler(mention, found)
-    if mention.kind in ("shopping", "todo"):
-        return only([one for one in found if _SHOPPING & one.named_stems] or found)
+    if (way := _WAYS.get(mention.kind)) is not None:
+        return way(home, mention, found, place)
     if is_elsewhere(home, mention):  # or what was taken for a place is a name
         named = called(home, tuple(map(stem, mention.place)), found)
         is_several = mention.is_all or is_plural(mention.place[-1])
@@ -47,6 +43,8 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
         found = there(home, mention, place, found)
     # One that is surely of the kind goes before one of which nobody knows what it is.
     found = [device for device in found if device.kinds <= kinds] or found
+    if mention.is_pair:
+        return home.pair(found)
     is_home = mention.is_all or mention.kind in ("everything", "lock")
     if place is None and not is_home:
         found = home.near(found)
@@ -69,9 +67,27 @@ def _vacuum(
     return only(near or found)
 
 
-def _sprinkler(mention: Mention, found: Sequence[Device]) -> Found:
+def _sprinkler(
+    _home: Household, mention: Mention, found: Sequence[Device], place: Place | None
+) -> Found:
     """Return the valve that waters what is said to need water."""
+    if place is not None:
+        found = [device for device in found if place.has(device)] or found
+    names = {device: device.named_stems | device.area_stems for device in found}
+    # "The back lawn" where one is called so; "the tomatoes", maybe no name has.
+    known = frozenset(mention.stems) & frozenset[str]().union(*names.values())
+    found = [device for device, name in names.items() if known <= name] or found
     said = {*mention.stems} & (_LAWN | _PLANTS)
     named = [device for device in found if said & device.named_stems]
     other = _LAWN if said & _PLANTS else _PLANTS if said & _LAWN else frozenset()
     return only(named or [device for device in found if not other & device.named_stems])
+
+
+def _list(
+    _home: Household, _mention: Mention, found: Sequence[Device], _place: Place | None
+) -> Found:
+    """Return the list of what is to be bought."""
+    return only([one for one in found if _SHOPPING & one.named_stems] or found)
+
+
+_WAYS = {"vacuum": _vacuum, "sprinkler": _sprinkler, "shopping": _list, "todo": _list}

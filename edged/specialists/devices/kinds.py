@@ -120,6 +120,8 @@ KINDS = {
 _USUAL = {"humidifier": ("humidifier",), "climate": ("thermostat",)}
 # Called by name, and nothing of the name is left out.
 PROPER = frozenset(("scene", "script", "button", "input_boolean", "input_button"))
+# Of these, one is often said for another.
+AT_WINDOWS = frozenset(("blind", "curtain", "shade", "shutter"))
 DOORS = frozenset(("garage_door", "gate", "lock", "alarm"))
 # What is meant where no device is named, by the word that the model says for it.
 IMPLIED = {

@@ -26,6 +26,8 @@ _NO_NAMES = frozenset(
 )
 _OTHERWISE = {("turn_on", "off"): "turn_off", ("turn_off", "on"): "turn_on"}
 _PAIR = frozenset(("both", "2"))
+# What a model writes for "both machines".
+_PAIR_KINDS = frozenset(("everything", "lock"))
 _FLOOR = re.compile(r"\b(?:this|my|our|the same) (?:floor|level|storey|story)\b")
 _EVERYWHERE = re.compile(
     r"\b(?:everywhere|every room|all (?:the )?rooms"
@@ -33,6 +35,7 @@ _EVERYWHERE = re.compile(
 )
 _HERE = re.compile(r"\b(?:here|this room)\b")
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
+_THERE = re.compile(r"\b(?:up|down|in|out|over) there\b")
 # Said before what is there: "upstairs, lights off", "in the attic turn off the lights".
 _FIRST = re.compile(r"(?:(?:in|on|at) )?(?:the |my )?([^,:]{2,40}?) ?[,:]", re.IGNORECASE)
 _IN_FIRST = re.compile(r"(in|on|at) (?:the |my |our )?(.+)", re.IGNORECASE)
@@ -54,6 +57,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = [*_with_nouns(commands)]
     whole = with_whole_names(commands, said, home)
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
+    placed = _with_the_place_there(placed, prompt, home)
     return without_kept(placed, said)
 
 
@@ -111,6 +115,19 @@ def _with_the_first_place(
     return [_in_place(one, place, places) if place else one for one in commands]
 
 
+def _with_the_place_there(
+    commands: Sequence[Command], prompt: str, home: Household
+) -> list[Command]:
+    """Return commands, the last for the place of the one before: "upstairs … up there"."""
+    if len(commands) <= 1 or not _THERE.search(prompt.lower()):
+        return [*commands]
+    before, words = commands[-2].mention, commands[-2].mention.singles
+    begun = (words[:count] for count in range(len(words) - 1, 0, -1))
+    place = before.place or next((one for one in begun if one in home.beginnings), ())
+    places = {*home.names_of_places.values()} - {()}
+    return [*commands[:-1], _in_place(commands[-1], place, places) if place else commands[-1]]
+
+
 def _place_begun(
     preposition: str, text: str, places: Collection[tuple[str, ...]]
 ) -> tuple[str, ...]:
@@ -143,6 +160,7 @@ def _in_place(
 def _for_a_pair(command: Command, said: tuple[str, ...]) -> Command:
     """Return a command; one for "both lights" or "the two lights" is for a pair."""
     mention = command.mention
-    if mention.is_plural and word_before(mention, said) in _PAIR:
+    is_of_kind = mention.kind in _PAIR_KINDS and mention.is_all and "both" in said
+    if is_of_kind or (mention.is_plural and word_before(mention, said) in _PAIR):
         mention = replace(mention, is_all=True, is_pair=True)
     return replace(command, mention=mention)
