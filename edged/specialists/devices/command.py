@@ -124,6 +124,8 @@ def read_command(said: Mapping[str, Any]) -> Command:
     mention, left_out = _mention(said.get("what", ""), said.get("in", ""), said), None
     if "except" in said:
         left_out = _mention(said["except"], said.get("except_in", ""), {})
+        while left_out.words[1:] and left_out.words[0] in _BEFORE_PLACES:  # "in the hall"
+            left_out = replace(left_out, words=left_out.words[1:])
         if {*left_out.words} <= _PRONOUNS:
             left_out = replace(left_out, words=mention.words)
         elif left_out.words[-1] in _PRONOUNS:  # "the north one"
@@ -145,4 +147,6 @@ def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
     if last.lower().endswith(_POSSESSIVE) and stem(words[-1]) in words_for(frozenset(KINDS)):
         words[-1] = single(words[-1])
     places = [word for word in words_of(place) if word not in _BEFORE_PLACES]
-    return Mention(tuple(words), said.get("kind", ""), tuple(places), said.get("where", ""), is_all)
+    where = "here" if places == ["hear"] else said.get("where", "")
+    places = [word for word in places if word != "hear"]
+    return Mention(tuple(words), said.get("kind", ""), tuple(places), where, is_all)

@@ -15,6 +15,7 @@ from edged.specialists.devices.words import Speller, is_plural, singles, stem, w
 LEVELS = frozenset(("floor", "level", "storey", "story"))
 DEVICES, AREA = "devices", "area"
 _CAMEL = re.compile(r"[A-Z][a-z]+(?=[A-Z])")
+_OWNER = re.compile(r"\b([^\W_]+)['\u2019]s\b")
 _FEWEST_LETTERS = 4
 _PAIR = 2
 # What may stand behind a name to tell it from another.
@@ -192,6 +193,12 @@ class Household:
         kinds = map(words_for, {device.kinds for device in self.devices})
         parts = (one.parts for one in self.devices)
         return frozenset[str]().union(*self.names_of_places.values(), *names, *kinds, *parts)
+
+    @cached_property
+    def owners(self) -> frozenset[str]:
+        """The people who are in names of areas and devices: "Tom's room", without plurals."""
+        names = " ".join(name for one in self.devices for name in (one.name, one.area))
+        return frozenset(one for name in _OWNER.findall(names) for one in singles(name))
 
     @cached_property
     def speller(self) -> Speller:

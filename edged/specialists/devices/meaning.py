@@ -11,17 +11,19 @@ from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
 from edged.specialists.devices.command import OPENING, Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
-from edged.specialists.devices.kinds import IMPLIED
+from edged.specialists.devices.kinds import IMPLIED, PLAYED
 from edged.specialists.devices.prompt.as_said import as_said
 from edged.specialists.devices.prompt.named import (
     named_after_all,
     named_alone,
+    named_in_part,
     named_instead,
     named_within,
     widened,
 )
 from edged.specialists.devices.prompt.not_done import (
     is_doubtful,
+    is_excepting_more,
     is_exception,
     is_not_for_now,
     opens_everything,
@@ -29,6 +31,7 @@ from edged.specialists.devices.prompt.not_done import (
 from edged.specialists.devices.prompt.other_services import (
     other_levels,
     other_services,
+    started,
     switched,
 )
 from edged.specialists.devices.prompt.values import with_half, with_white
@@ -124,6 +127,9 @@ class HomeMeaning:
                 if but < {*before}:
                     found[-1] = found[-1][0], tuple(one for one in before if one not in but)
                     continue
+            if found and is_excepting_more(command, found[-1][0]):
+                found[-1] = command, tuple(one for one in found[-1][1] if one in {*devices})
+                continue
             found.append((command, devices))
         return _answer(
             home,
@@ -159,20 +165,25 @@ class HomeMeaning:
             command, found = self._reread(home, one, prompt)
         if found is Nothing.NONE and is_alone:
             command, found = self._by_another_name(home, command, prompt)
-        if found is Nothing.AMBIGUOUS and is_alone and command.verb not in OPENING:
-            wider = replace(one, mention=widened(one.mention, prompt, home.known))
-            command, found = self._found(home, wider)
+        if found is Nothing.AMBIGUOUS and command.verb not in OPENING:
+            mention = widened(one.mention, prompt, home.known, is_alone=is_alone)
+            if is_alone and mention.kind in PLAYED:
+                mention = named_in_part(mention, prompt, self._of_kind(home, one))
+            command, found = self._found(home, replace(one, mention=mention))
             found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
-        return command, found
+        return started(command, found, prompt), found
 
     def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:
-        kinds = frozenset(IMPLIED.get(command.mention.kind, ()))
         is_group = command.mention.kind == "everything" or command.mention.is_all
-        if not kinds or is_group or command.left_out is not None:
+        if command.mention.kind not in IMPLIED or is_group or command.left_out is not None:
             return command
-        domains = self._able(home, command)
-        able = [one for one in home.devices if one.kinds & kinds and one.domain in domains]
+        able = self._of_kind(home, command)
         return replace(command, mention=named_after_all(command.mention, prompt, able))
+
+    def _of_kind(self, home: Household, command: Command) -> list[Device]:
+        """Return the devices of the kind that a command says which can do it."""
+        kinds, domains = frozenset(IMPLIED[command.mention.kind]), self._able(home, command)
+        return [one for one in home.devices if one.kinds & kinds and one.domain in domains]
 
     def _meant_beside(
         self, home: Household, command: Command, before: Command, devices: Devices, meant: Found

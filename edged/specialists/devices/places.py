@@ -34,7 +34,7 @@ def place_of(home: Household, mention: Mention) -> Place | None:
 
 def is_elsewhere(home: Household, mention: Mention) -> bool:
     """Tell whether a place is said that is not in this home."""
-    is_whole = bool(_HOME & {*mention.place})
+    is_whole = bool(_HOME & {*mention.place}) or (mention.where == "here" and home.asker)
     return bool(mention.place) and not is_whole and place_called(home, mention.place) is None
 
 

@@ -11,8 +11,10 @@ from dataclasses import replace
 from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
+from edged.specialists.devices.prompt.left_out import corrected, with_exception
 from edged.specialists.devices.prompt.not_done import with_excepted_place, without_kept
-from edged.specialists.devices.prompt.values import with_item
+from edged.specialists.devices.prompt.owners import with_owner
+from edged.specialists.devices.prompt.values import with_item, with_level, without_number
 from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
 from edged.specialists.devices.words import single, singles
 
@@ -51,10 +53,13 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [_trimmed(with_item(one, prompt, home), home.known) for one in commands]
+    commands = [without_number(one, home.known) for one in corrected(commands, said)]
+    if all(one.data == commands[0].data for one in commands):
+        commands = [with_level(one, prompt) for one in commands]
     if len(commands) == 1:
-        commands = [_as_wide(commands[0], prompt.lower())]
+        commands = [with_exception(_as_wide(commands[0], prompt.lower()), prompt, home)]
     commands = [with_excepted_place(one, said) for one in commands]
-    commands = [*_with_nouns(commands)]
+    commands = [with_owner(one, said, home) for one in _with_nouns(commands, home)]
     whole = with_whole_names(commands, said, home)
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
@@ -90,15 +95,24 @@ def _is_everywhere(mention: Mention, prompt: str) -> bool:
     return bool(is_open and _EVERYWHERE.search(prompt) and not _HERE.search(prompt))
 
 
-def _with_nouns(commands: Sequence[Command]) -> Iterator[Command]:
+def _with_nouns(commands: Sequence[Command], home: Household) -> Iterator[Command]:
     """Yield commands; in "the left lamp on and the right one off", the second is for a lamp."""
     noun: tuple[str, ...] = ()
     for command in commands:
         words = command.mention.words
         if words[1:] in (("one",), ("ones",)) and words[0] in SIDES and noun:
             words = (words[0], *noun)
+        elif words[1:] and words[-1] == "one" and not _is_numbered(command.mention, home):
+            words = (*words[:-1], *noun[-1:])
         noun = tuple(word for word in words if word not in SIDES)
         yield replace(command, mention=replace(command.mention, words=words))
+
+
+def _is_numbered(mention: Mention, home: Household) -> bool:
+    """Tell whether the "one" of "zone one" is in a name."""
+    said = {*mention.singles}
+    names = ((*one.name_words, *one.area_words) for one in home.devices)
+    return any(said.issubset(name) for name in (*names, *home.names_of_places.values()))
 
 
 def _with_the_first_place(

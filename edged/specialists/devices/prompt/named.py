@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Device, Household
@@ -19,6 +20,9 @@ _POLITE = frozenset(
 # "The jacuzzi next to the cove".
 _BESIDE = frozenset(("in", "on", "at", "by", "to", "of", "near", "beside", "from", "my"))
 _NOT_MEANT = EXCEPTING | {"not", "dont", "never"}
+_DEFINITE = frozenset(("the", "my", "our"))
+# No names of what plays them.
+_PLAYED = frozenset(("music", "sound", "volume", "song", "film", "movie", "video", "show", "audio"))
 _RUN = ("scene", "script")
 _ENDING = frozenset(("turn_off", "stop", "pause", "cancel", "media_stop", "media_pause"))
 _NAMED_ALONE = ("scene", "script", "button", "input_button")
@@ -53,20 +57,21 @@ def named_within(home: Household, command: Command, prompt: str) -> Device | Non
     return found[0] if len(found) == 1 else None
 
 
-def widened(mention: Mention, prompt: str, known: Collection[str]) -> Mention:
+def widened(mention: Mention, prompt: str, known: Collection[str], *, is_alone: bool) -> Mention:
     """Return a mention with the words beside it that are words of the home.
 
     Args:
         mention: Which fits several devices.
         prompt: All that was said.
         known: Words of the home without plurals.
+        is_alone: Whether nothing else was asked, and so the word behind it is about it, too.
     """
     said = words_of(prompt)
     places = places_in(said, mention.words)
-    if not places:
+    if not places or (len(places) > 1 and not is_alone):
         return mention
     start, end = places[0], places[0] + len(mention.words)
-    before, behind = said[max(start - 1, 0) : start], said[end : end + 1]
+    before, behind = said[max(start - 1, 0) : start], said[end : end + is_alone]
     first, last = ([one for one in some if single(one) in known] for some in (before, behind))
     return replace(mention, words=(*first, *mention.words, *last))
 
@@ -88,6 +93,23 @@ def named_after_all(mention: Mention, prompt: str, devices: Sequence[Device]) ->
     if len(found) != 1 or longest < fewest or mention.place or mention.where:
         return mention
     return replace(mention, kind="", words=words_of(found[0].name.replace("_", " ")))
+
+
+def named_in_part(mention: Mention, prompt: str, devices: Sequence[Device]) -> Mention:
+    """Return a mention of the one device of which a word stands behind "the": "mute the bar".
+
+    Args:
+        mention: Which names none, and fits several.
+        prompt: All that was said.
+        devices: Which can do what is asked.
+    """
+    words = tuple(map(single, words_of(prompt)))
+    behind = {word for before, word in pairwise(words) if before in _DEFINITE} - _PLAYED
+    found = [one for one in devices if behind & ({*one.name_words} - {*one.area_words})]
+    said = behind.intersection(*(one.name_words for one in found[:1]))
+    if len(found) != 1 or said <= words_for(frozenset(KINDS)):
+        return mention
+    return replace(mention, kind="", words=tuple(said))
 
 
 def _meant(devices: Sequence[Device], said: tuple[str, ...]) -> Mapping[Device, Sequence[int]]:

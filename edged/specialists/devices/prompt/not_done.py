@@ -146,6 +146,12 @@ def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:
     return word_before(command.mention, said) in _KEEP
 
 
+def is_excepting_more(command: Command, before: Command) -> bool:
+    """Tell whether a command is the one before but for another exception."""
+    is_same = command == replace(before, left_out=command.left_out)
+    return is_same and command.left_out is not None and before.left_out is not None
+
+
 def is_exception(command: Command, before: Command, prompt: str) -> bool:
     """Tell whether a command for one of those before is an exception: "all but A and B"."""
     is_of_all = before.mention.is_all or before.left_out is not None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from edged.specialists.devices.command import Command
+from edged.specialists.devices.household import Found
 from edged.specialists.devices.prompt.whole_names import word_before
 from edged.specialists.devices.words import singles, words_of
 
@@ -28,6 +29,8 @@ _OF_LIGHTS = frozenset(
 )
 # What a service needs, where it is not said.
 _USUAL = {"oscillate": {"oscillating": True}, "volume_mute": {"is_volume_muted": True}}
+# What a name says that may be a television's or a loudspeaker's.
+_PLAYERS = frozenset(("tv", "speaker"))
 _FAN_MODES = {33: "low", 66: "medium", 100: "high"}
 _OF_FANS = frozenset(("fan", "mode", "speed", "blower"))
 _SWITCHES = {"stop": "turn_off", "start": "turn_on"}
@@ -75,6 +78,15 @@ def other_services(command: Command, prompt: str) -> Iterator[Command]:
     yield from _fan_modes(command, prompt)
     if verb := _SAID_BEFORE.get(word_before(command.mention, singles(prompt)), ""):
         yield replace(command, verb=verb, data={})
+
+
+def started(command: Command, found: Found, prompt: str) -> Command:
+    """Return a command; "start the white noise" plays it, where something else was written."""
+    is_player = isinstance(found, tuple) and all(one.kinds >= _PLAYERS for one in found)
+    said = singles(prompt)
+    is_start = word_before(command.mention, said) == "start" and "up" not in said
+    is_plain = command.verb == "turn_on" and not command.data
+    return replace(command, verb="media_play") if is_player and is_start and is_plain else command
 
 
 def _otherwise(verb: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

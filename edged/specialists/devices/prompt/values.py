@@ -1,8 +1,9 @@
 """Values that a prompt says, of which a model wrote a part: items, half degrees, whites."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import TypeGuard
 
 from edged.specialists.devices.calling import called
 from edged.specialists.devices.command import Command
@@ -20,6 +21,15 @@ _VERBS = frozenset(
 _PRONOUNS = frozenset(("it", "them", "that", "this", "those"))
 _LIST = "list"
 _KELVIN = {"warm white": 2700, "cool white": 4000, "cold white": 4000, "daylight": 6500}
+_UNITS = frozenset(("percent", "per", "cent", "degree", "degrees"))
+# What is meant by a number alone, by the field that has it.
+_KINDS = {
+    "brightness_pct": "light",
+    "brightness_step_pct": "light",
+    "percentage": "fan",
+    "temperature": "climate",
+    "volume_level": "media",
+}
 _DIGITS = re.compile(r"\d+")
 _WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
 
@@ -84,3 +94,39 @@ def with_white(command: Command, prompt: str) -> Command:
         return command
     data = {name: value for name, value in command.data.items() if name != "color_name"}
     return replace(command, data={**data, "color_temp_kelvin": _KELVIN[said.pop()]})
+
+
+def without_number(command: Command, known: Collection[str]) -> Command:
+    """Return a command with no device where only a number was written: "twenty" of "by twenty".
+
+    Args:
+        command: Of any kind.
+        known: Words of the home.
+    """
+    words = tuple(word for word in command.mention.words if word not in _UNITS)
+    kinds = [_KINDS[name] for name in command.data if name in _KINDS]
+    if words not in _numbers(command) or {*words} & {*known} or not kinds:
+        return command
+    return replace(command, mention=replace(command.mention, words=(), kind=kinds[0]))
+
+
+def _numbers(command: Command) -> Iterator[tuple[str, ...]]:
+    for name, value in command.data.items():
+        number = round(abs(value) * (100 if name == "volume_level" else 1)) if _is(value) else 0
+        yield from (tuple(number_words(number).split()), (str(number),))
+
+
+def _is(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def with_level(command: Command, prompt: str) -> Command:
+    """Return a command for a brightness where a step was written: "down to ten percent"."""
+    step = command.data.get("brightness_step_pct")
+    if not isinstance(step, int):
+        return command
+    level = abs(step)
+    if not re.search(rf"\bto (?:{level}|{number_words(level)})\b", prompt.lower()):
+        return command
+    data = {name: value for name, value in command.data.items() if name != "brightness_step_pct"}
+    return replace(command, data={**data, "brightness_pct": level})

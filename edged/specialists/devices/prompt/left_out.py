@@ -1,0 +1,65 @@
+"""What a prompt excepts or corrects, where a model wrote a command without it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.household import Household
+from edged.specialists.devices.words import places_in, singles, words_of
+
+_ARTICLE = r"(?:the |my |our |that |in |on |at )*"
+# "But not", "not" alone only behind a comma: "the fan, not the lamp" has no group.
+_EXCEPT = re.compile(
+    rf"(?:,? (?:except|excepting|excluding|apart from|aside from|other than|but not|besides"
+    rf"|all but|but)(?: for)?|, ?not|\bnot) {_ARTICLE}([^,.;:!?]{{2,40}})$",
+    re.IGNORECASE,
+)
+_KEEP = re.compile(
+    rf"\b(?:but|and|just|,) (?:please )?(?:leave|keep) {_ARTICLE}([^,.;:!?]{{2,40}}?)"
+    r" (?:on|off|open|closed|alone|as it is|as they are|running)$",
+    re.IGNORECASE,
+)
+_CORRECTING = frozenset(("no", "wait", "sorry", "mean", "meant", "scratch", "actually", "rather"))
+_ADDING = frozenset(("and", "also", "too", "then", "plus", "after", "next", "well"))
+_MOST_WORDS = 5
+
+
+def with_exception(command: Command, prompt: str, home: Household) -> Command:
+    """Return a command for several without what a prompt excepts at its end.
+
+    Args:
+        command: The only one.
+        prompt: All that was said.
+        home: Of which a word has to be excepted.
+    """
+    mention = command.mention
+    is_group = mention.is_all or mention.is_plural or mention.kind
+    text = prompt.rstrip(" .!?").removesuffix("please").rstrip(" ,")
+    found = _KEEP.search(text) or _EXCEPT.search(text)
+    if command.left_out is not None or not is_group or found is None:
+        return command
+    words = words_of(found[1])
+    is_known = all(word in home.known for word in singles(found[1]))
+    if not words or len(words) > _MOST_WORDS or not is_known:
+        return command
+    return replace(command, left_out=Mention(words))
+
+
+def corrected(commands: Sequence[Command], said: tuple[str, ...]) -> Iterator[Command]:
+    """Yield commands without one that is corrected: "lamp 1, actually make that lamp 2"."""
+    for command, then in zip(commands, (*commands, None)[1:], strict=True):
+        if then is None or not _is_corrected(command, then, said):
+            yield command
+
+
+def _is_corrected(command: Command, then: Command, said: tuple[str, ...]) -> bool:
+    """Tell whether nothing but a word for it stands between two commands that are alike."""
+    if (command.verb, command.data) != (then.verb, then.data):
+        return False
+    first, second = (places_in(said, one.mention.singles) for one in (command, then))
+    if not first or not second or second[-1] <= first[0]:
+        return False
+    between = {*said[first[0] + len(command.mention.words) : second[-1]]}
+    behind = {*said[second[-1] + len(then.mention.words) :]}
+    return bool(between & _CORRECTING) and not (between | behind) & _ADDING

@@ -1,0 +1,193 @@
+"""What a prompt says of a command that the model left out of it, or wrote otherwise."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.test_home_commands import Actions, asked, targets
+
+HOUSE = """
+light.stairs | Stair lights | Stairs | Basement
+light.bar | Bar strip | Bar | Basement
+light.sauna | Sauna lamp | Sauna | Basement
+light.den_1 | Den lamp 1 | Den | Upper floor
+light.den_2 | Den lamp 2 | Den | Upper floor
+light.porch | Porch light | Porch
+light.yard | Yard light | Yard
+light.tom | Comet lamp | Tom's room | Upper floor
+light.ida | Moon lamp | Ida's room | Upper floor
+fan.tom | Tom fan | Tom's room | Upper floor
+fan.bar | Bar fan | Bar | Basement
+cover.den_old | Den blind old | Den | Upper floor
+cover.den_new | Den blind new | Den | Upper floor
+media_player.beam | Sonos Beam | Den | Upper floor
+media_player.waves | Sea waves | Tom's room | Upper floor
+media_player.tv | Telly | Bar | Basement
+valve.one | Zone one | Yard
+valve.two | Zone two | Yard
+"""
+BASEMENT = {"do": "turn_off", "what": "basement lights"}
+EXCEPTIONS: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
+    "except": ("basement lights off except the bar", BASEMENT, ["light.stairs", "light.sauna"]),
+    "apart from": (
+        "basement lights off apart from the stairs please",
+        BASEMENT,
+        ["light.bar", "light.sauna"],
+    ),
+    "not": ("basement lights off, not the sauna", BASEMENT, ["light.stairs", "light.bar"]),
+    "but not in": (
+        "turn the basement lights off but not in the sauna.",
+        BASEMENT,
+        ["light.stairs", "light.bar"],
+    ),
+    "leave it on": (
+        "basement lights off but leave the sauna lamp on",
+        BASEMENT,
+        ["light.stairs", "light.bar"],
+    ),
+    "no exception of a home": (
+        "basement lights off but not too fast",
+        BASEMENT,
+        ["light.stairs", "light.bar", "light.sauna"],
+    ),
+    "no exception at the end": (
+        "basement lights, except that I forgot the sauna, all of them off",
+        BASEMENT,
+        ["light.stairs", "light.bar", "light.sauna"],
+    ),
+    "no exception of one": (
+        "the sauna lamp off, not the porch light",
+        {"do": "turn_off", "what": "sauna lamp"},
+        ["light.sauna"],
+    ),
+    "written with its preposition": (
+        "",
+        {**BASEMENT, "all": True, "except": "in the bar"},
+        ["light.stairs", "light.sauna"],
+    ),
+    "the landing one": (
+        "yard light on, no wait, the porch one",
+        {"what": "porch one"},
+        ["light.porch"],
+    ),
+    "zone one": ("zone one on", {"what": "zone one"}, ["valve.one"]),
+    "a part of a name": (
+        "unmute the beam",
+        {"do": "volume_mute", "kind": "media", "is_volume_muted": False},
+        ["media_player.beam"],
+    ),
+    "no part of a name": (
+        "unmute the sound",
+        {"do": "volume_mute", "kind": "media", "is_volume_muted": False},
+        "ambiguous",
+    ),
+    "misheard": ("lights on in hear", {"kind": "light", "in": "hear"}, "ambiguous"),
+}
+
+
+@pytest.mark.parametrize(("prompt", "said", "expected"), EXCEPTIONS.values(), ids=EXCEPTIONS)
+def test_the_prompt_says_which(
+    prompt: str, said: dict[str, Any], expected: list[str] | str
+) -> None:
+    assert targets(prompt=prompt, home=HOUSE, **said) == expected
+
+
+def test_here_is_no_other_place() -> None:
+    said = {"kind": "light", "in": "inside", "where": "here"}
+    assert targets("Bar", "dark as inside a cow in here", home=HOUSE, **said) == ["light.bar"]
+
+
+LAMPS = [{"do": "turn_on", "what": "den lamp 1"}, {"do": "turn_on", "what": "lamp 2"}]
+BLIND = {"do": "close_cover", "what": "blind"}
+SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
+    "the last counts": (
+        "turn on den lamp 1, actually make that lamp 2",
+        LAMPS,
+        [("light.turn_on", ["light.den_2"], {})],
+    ),
+    "both count": (
+        "turn on den lamp 1, oh wait, and lamp 2",
+        LAMPS,
+        [("light.turn_on", ["light.den_1", "light.den_2"], {})],
+    ),
+    "nobody corrected it": (
+        "turn on den lamp 1, lamp 2",
+        LAMPS,
+        [("light.turn_on", ["light.den_1", "light.den_2"], {})],
+    ),
+    "which blind, of two commands": (
+        "new blind down and sauna lamp off",
+        [BLIND, {"do": "turn_off", "what": "sauna lamp"}],
+        [("cover.close_cover", ["cover.den_new"], {}), ("light.turn_off", ["light.sauna"], {})],
+    ),
+    "nothing says which blind": (
+        "the blind down and sauna lamp off",
+        [BLIND, {"do": "turn_off", "what": "sauna lamp"}],
+        "ambiguous",
+    ),
+    "his": (
+        "Toms asleep turn his fan down to 20 and his lamp off",
+        [
+            {"do": "set_percentage", "what": "fan", "percentage": 20},
+            {"do": "turn_off", "what": "lamp"},
+        ],
+        [
+            ("fan.set_percentage", ["fan.tom"], {"percentage": 20}),
+            ("light.turn_off", ["light.tom"], {}),
+        ],
+    ),
+    "nobody knows whose": (
+        "Tom and Ida sleep, their lamp off",
+        [{"do": "turn_off", "what": "lamp"}],
+        "ambiguous",
+    ),
+    "by a number alone": (
+        "den twenty percent brighter",
+        [{"do": "turn_on", "what": "twenty", "in": "bar", "brightness_step_pct": 20}],
+        [("light.turn_on", ["light.bar"], {"brightness_step_pct": 20})],
+    ),
+    "to a level": (
+        "dim the sauna lamp and the porch light to ten percent",
+        [
+            {"do": "turn_on", "what": "sauna lamp", "brightness_step_pct": -10},
+            {"do": "turn_on", "what": "porch light", "brightness_step_pct": -10},
+        ],
+        [("light.turn_on", ["light.sauna", "light.porch"], {"brightness_pct": 10})],
+    ),
+    "by a step": (
+        "sauna lamp down by 10 and the bar fan to 10",
+        [
+            {"do": "turn_on", "what": "sauna lamp", "brightness_step_pct": -10},
+            {"do": "set_percentage", "what": "bar fan", "percentage": 10},
+        ],
+        [
+            ("light.turn_on", ["light.sauna"], {"brightness_step_pct": -10}),
+            ("fan.set_percentage", ["fan.bar"], {"percentage": 10}),
+        ],
+    ),
+    "two exceptions in two commands": (
+        "all the basement lights on except the bar and the sauna",
+        [
+            {"do": "turn_on", "what": "lights", "in": "basement", "all": True, "except": but}
+            for but in ("bar", "sauna")
+        ],
+        [("light.turn_on", ["light.stairs"], {})],
+    ),
+    "what plays is started": (
+        "start the sea waves",
+        [{"do": "turn_on", "what": "sea waves"}],
+        [("media_player.media_play", ["media_player.waves"], {})],
+    ),
+    "a television is turned on": (
+        "start the telly",
+        [{"do": "turn_on", "what": "telly"}],
+        [("media_player.turn_on", ["media_player.tv"], {})],
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "commands", "expected"), SEVERAL.values(), ids=SEVERAL)
+def test_the_prompt_says_more(
+    prompt: str, commands: list[dict[str, Any]], expected: Actions | str
+) -> None:
+    assert asked(*commands, prompt=prompt, home=HOUSE) == expected
