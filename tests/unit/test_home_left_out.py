@@ -110,6 +110,16 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         LAMPS,
         [("light.turn_on", ["light.den_1", "light.den_2"], {})],
     ),
+    "no one is no correction": (
+        "turn on den lamp 1, no one is here, turn on lamp 2",
+        LAMPS,
+        [("light.turn_on", ["light.den_1", "light.den_2"], {})],
+    ),
+    "meant, and no correction": (
+        "turn on den lamp 1, I mean it, turn on lamp 2",
+        LAMPS,
+        [("light.turn_on", ["light.den_1", "light.den_2"], {})],
+    ),
     "nobody corrected it": (
         "turn on den lamp 1, lamp 2",
         LAMPS,

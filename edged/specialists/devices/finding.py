@@ -141,7 +141,8 @@ def _guarded(home: Household, mention: Mention, able: Sequence[Device], found: D
     words = words_of_mention(home, mention)
     is_named = bool(mention.place or mention.where or exactly_called(home, found, words))
     others = of_the_noun(called(home, words.stems, able), words)
-    others = with_the_words(home, others, words.said[-1:])
+    if is_noun_only(words, others):  # "the door", where one alone is called so
+        others = with_the_words(home, others, words.said[-1:])
     return found if len(found) == 1 and (is_named or len(others) == 1) else Nothing.AMBIGUOUS
 
 

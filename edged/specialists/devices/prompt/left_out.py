@@ -21,7 +21,15 @@ _KEEP = re.compile(
     re.IGNORECASE,
 )
 _CORRECTING = frozenset(("no", "wait", "sorry", "mean", "meant", "scratch", "actually", "rather"))
-_ADDING = frozenset(("and", "also", "too", "then", "plus", "after", "next", "well"))
+# What may stand between two things of which the second is meant: not "no one is here".
+_BETWEEN = _CORRECTING | frozenset(
+    (
+        *("the", "a", "my", "that", "it", "i", "oh", "um", "uh", "er", "oops", "make", "do", "not"),
+        *("turn", "switch", "put", "set", "open", "close", "shut", "lock", "dim", "start", "stop"),
+        *("on", "off", "up", "down", "to", "at", "percent", "degree", "instead", "please"),
+    )
+)
+_ADDING = frozenset(("and", "also", "too", "then", "plus", "well"))
 _MOST_WORDS = 5
 
 
@@ -62,4 +70,6 @@ def _is_corrected(command: Command, then: Command, said: tuple[str, ...]) -> boo
         return False
     between = {*said[first[0] + len(command.mention.words) : second[-1]]}
     behind = {*said[second[-1] + len(then.mention.words) :]}
-    return bool(between & _CORRECTING) and not (between | behind) & _ADDING
+    is_said = all(word in _BETWEEN or word.isdigit() for word in between)
+    is_said &= "it" not in between or "make" in between  # "I mean it" corrects nothing
+    return is_said and bool(between & _CORRECTING) and behind.isdisjoint(_ADDING)
