@@ -97,8 +97,25 @@ def test_what_an_earlier_command_left_undone_is_done_by_the_next(
         called.unlink(missing_ok=True)
         assert main(install) == 0
         lines = called.read_text("utf-8").splitlines()
-        assert [line for line in lines if "--quiet" not in line] == expected
+        assert [line for line in lines if "--quiet" not in line and "show" not in line] == expected
     assert list((root / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(("needs_reload", "is_restarted"), [("no", False), ("yes", True)])
+def test_what_was_started_by_hand_since_is_not_started_again(
+    called: Path,
+    install: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    needs_reload: str,
+    is_restarted: bool,
+) -> None:
+    assert main(install) == 0
+    assert main([*install, "--budget", "1G", "--no-start"]) == 0
+    shown = {"ExecMainStartTimestampMonotonic": str(2**60), "NeedDaemonReload": needs_reload}
+    monkeypatch.setattr(command, "unit_properties", lambda *_: shown)
+    called.unlink()
+    assert main(install) == 0
+    assert ("restart" in called.read_text("utf-8")) == is_restarted
 
 
 def test_a_start_that_fails_shows_the_journal(

@@ -9,6 +9,7 @@ from pathlib import Path
 import edged
 from edged.bundle.folder import open_bundle
 from edged.bundle.trust import read_trust
+from edged.commands.doctor.service import unit_properties
 from edged.commands.install import settings as options
 from edged.commands.install.layout import (
     LOCAL_PREFIX,
@@ -165,7 +166,7 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
             root = f"--root={layout.inside('/')}"
             machine.run("start it at every boot", ["systemctl", root, "enable", unit])
         return
-    is_changed = machine.is_changed
+    is_changed = machine.is_changed_since(lambda: _started_us(unit))
     if is_changed:
         machine.run("reload the units", ["systemctl", "daemon-reload"])
     if not succeeds("systemctl", "--quiet", "is-enabled", unit):
@@ -180,6 +181,14 @@ def _enable(machine: Machine, layout: Layout, *, is_started: bool) -> None:
             raise InstallError(f"{error}\n{lines}".rstrip()) from error
         finally:
             machine.forget_changes()  # a service that failed is not active
+
+
+def _started_us(unit: str) -> int:
+    """Return when the running service started; 0 if it did not, or with other units than now."""
+    shown = unit_properties(unit, "ExecMainStartTimestampMonotonic", "NeedDaemonReload")
+    started_us = shown.get("ExecMainStartTimestampMonotonic", "")
+    is_current = shown.get("NeedDaemonReload") == "no" and started_us.isdecimal()
+    return int(started_us) if is_current else 0
 
 
 def has_user(layout: Layout) -> bool:

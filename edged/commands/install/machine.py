@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,10 +30,19 @@ class Machine:
         self._note = note
         self.num_changes = 0
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether this command changed anything, or one before that did not come to its end."""
-        return self.num_changes > 0 or (self._note is not None and self._note.exists())
+    def is_changed_since(self, started_us: Callable[[], int]) -> bool:
+        """Tell whether this command changed anything, or an earlier one after the service started.
+
+        Args:
+            started_us: Returns when that was, by the clock of ``time.monotonic``.
+        """
+        if self.num_changes > 0:
+            return True
+        if self._note is None or not self._note.exists():
+            return False
+        noted = self._note.read_text("ascii")
+        # Empty where a command was killed as it wrote it.
+        return not noted or int(noted) > started_us()
 
     def forget_changes(self) -> None:
         """Note that the running service has all changes."""
@@ -122,7 +132,7 @@ class Machine:
             try:
                 if self._note is not None:
                     self._note.parent.mkdir(parents=True, exist_ok=True)
-                    self._note.touch()
+                    self._note.write_text(str(time.monotonic_ns() // 1000), "ascii")
                 change()
             except OSError as error:
                 raise InstallError(f"{line}: {error.strerror or error}") from error
