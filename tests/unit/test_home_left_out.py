@@ -45,6 +45,26 @@ EXCEPTIONS: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
         BASEMENT,
         ["light.stairs", "light.bar"],
     ),
+    "whose it is": (
+        "upper floor lights off but not Tom's, he's asleep",
+        {"do": "turn_off", "what": "upper floor lights"},
+        ["light.den_1", "light.den_2", "light.ida"],
+    ),
+    "the ones there": (
+        "basement lights off except the bar ones",
+        BASEMENT,
+        ["light.stairs", "light.sauna"],
+    ),
+    "leave it": (
+        "basement lights off but leave the sauna lamp",
+        BASEMENT,
+        ["light.stairs", "light.bar"],
+    ),
+    "leave a place": (
+        "basement lights off and leave the sauna",
+        BASEMENT,
+        ["light.stairs", "light.bar", "light.sauna"],
+    ),
     "no exception of a home": (
         "basement lights off but not too fast",
         BASEMENT,
@@ -182,6 +202,38 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
             for but in ("bar", "sauna")
         ],
         [("light.turn_on", ["light.stairs"], {})],
+    ),
+    "exceptions that are written as commands": (
+        "all the lights off except the yard, my den and the porch",
+        [
+            {"do": "turn_off", "what": "lights", "all": True, "except": "yard"},
+            *({"do": "turn_off", "what": what} for what in ("den", "porch")),
+        ],
+        [
+            (
+                "light.turn_off",
+                ["light.stairs", "light.bar", "light.sauna", "light.tom", "light.ida"],
+                {},
+            )
+        ],
+    ),
+    "an exception, and then no more": (
+        "basement lights off except the bar, and then turn the bar strip off",
+        [
+            {"do": "turn_off", "what": "basement lights", "all": True, "except": "bar"},
+            {"do": "turn_off", "what": "bar strip"},
+        ],
+        [("light.turn_off", ["light.stairs", "light.bar", "light.sauna"], {})],
+    ),
+    "what is left running": (
+        "sauna lamp off and leave the bar fan running",
+        [{"do": "turn_off", "what": "sauna lamp"}, {"do": "turn_on", "what": "bar fan"}],
+        [("light.turn_off", ["light.sauna"], {})],
+    ),
+    "alone, it is to run": (
+        "leave the bar fan running",
+        [{"do": "turn_on", "what": "bar fan"}],
+        [("fan.turn_on", ["fan.bar"], {})],
     ),
     "what plays is started": (
         "start the sea waves",

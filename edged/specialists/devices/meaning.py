@@ -22,6 +22,7 @@ from edged.specialists.devices.prompt.named import (
     widened,
 )
 from edged.specialists.devices.prompt.not_done import (
+    is_among_exceptions,
     is_doubtful,
     is_excepting_more,
     is_exception,
@@ -118,19 +119,12 @@ class HomeMeaning:
         found: list[tuple[Command, Devices]] = []
         for command, meant in self._understood(home, said, prompt):
             devices = self._meant_beside(home, command, *found[-1], meant) if found else meant
-            if devices is Nothing.AMBIGUOUS:
+            if found and (rest := self._rest(home, found[-1], command, devices, prompt)):
+                found[-1] = found[-1][0], rest
+            elif devices is Nothing.AMBIGUOUS:
                 return {"actions": [], "reason": devices.value}
-            if not isinstance(devices, tuple):
-                continue
-            if found and is_exception(command, found[-1][0], prompt):
-                before, but = found[-1][1], frozenset(devices)
-                if but < {*before}:
-                    found[-1] = found[-1][0], tuple(one for one in before if one not in but)
-                    continue
-            if found and is_excepting_more(command, found[-1][0]):
-                found[-1] = command, tuple(one for one in found[-1][1] if one in {*devices})
-                continue
-            found.append((command, devices))
+            elif isinstance(devices, tuple):
+                found.append((command, devices))
         return _answer(
             home,
             [
@@ -139,6 +133,30 @@ class HomeMeaning:
                 for device in devices
             ],
         )
+
+    def _rest(
+        self,
+        home: Household,
+        last: tuple[Command, Devices],
+        command: Command,
+        meant: Found,
+        prompt: str,
+    ) -> Devices:
+        """Return what is left of the devices before, where a command says an exception of them."""
+        (before, those), devices = last, meant if isinstance(meant, tuple) else ()
+        if devices and is_excepting_more(command, before):
+            return tuple(one for one in those if one in {*devices})
+        if not is_exception(command, before, prompt):
+            return ()
+        if before.left_out and is_among_exceptions(command.mention, prompt, home.known):
+            whole, rest = (
+                self._found(home, replace(before, left_out=but))[1]
+                for but in (None, command.mention)
+            )
+            if isinstance(rest, tuple) and rest != whole:
+                return tuple(one for one in those if one in {*rest})
+        is_part = {*devices} < {*those}
+        return tuple(one for one in those if one not in {*devices}) if devices and is_part else ()
 
     def _understood(
         self, home: Household, said: Mapping[str, Any], prompt: str

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Household
-from edged.specialists.devices.words import places_in, singles, words_of
+from edged.specialists.devices.words import places_in, single, words_of
 
 _ARTICLE = r"(?:the |my |our |that |in |on |at )*"
 # "But not", "not" alone only behind a comma: "the fan, not the lamp" has no group.
 _EXCEPT = re.compile(
     rf"(?:,? (?:except|excepting|excluding|apart from|aside from|other than|but not|besides"
-    rf"|all but|but)(?: for)?|, ?not|\bnot) {_ARTICLE}([^,.;:!?]{{2,40}})$",
+    rf"|all but|but)(?: for)?|, ?not|\bnot) {_ARTICLE}([^,.;:!?]{{2,40}})(?=$|[,.;:!?])",
     re.IGNORECASE,
 )
 _KEEP = re.compile(
-    rf"\b(?:but|and|just|,) (?:please )?(?:leave|keep) {_ARTICLE}([^,.;:!?]{{2,40}}?)"
-    r" (?:on|off|open|closed|alone|as it is|as they are|running)$",
+    rf"\b(?:(but)|and|just|,) (?:please )?(?:leave|keep) {_ARTICLE}([^,.;:!?]{{2,40}}?)"
+    # "And leave the house" excepts nothing.
+    r"(?: (?:on|off|open|closed|alone|as it is|as they are|running)|(?(1)|(?!)))(?=$|[,.;:!?])",
     re.IGNORECASE,
 )
 _CORRECTING = frozenset(("no", "wait", "sorry", "mean", "meant", "scratch", "actually", "rather"))
@@ -29,12 +30,13 @@ _BETWEEN = _CORRECTING | frozenset(
         *("on", "off", "up", "down", "to", "at", "percent", "degree", "instead", "please"),
     )
 )
+_PRONOUNS = frozenset(("one", "ones"))
 _ADDING = frozenset(("and", "also", "too", "then", "plus", "well"))
 _MOST_WORDS = 5
 
 
 def with_exception(command: Command, prompt: str, home: Household) -> Command:
-    """Return a command for several without what a prompt excepts at its end.
+    """Return a command for several without what a prompt excepts at the end of a clause.
 
     Args:
         command: The only one.
@@ -44,14 +46,15 @@ def with_exception(command: Command, prompt: str, home: Household) -> Command:
     mention = command.mention
     is_group = mention.is_all or mention.is_plural or mention.kind
     text = prompt.rstrip(" .!?").removesuffix("please").rstrip(" ,")
-    found = _KEEP.search(text) or _EXCEPT.search(text)
-    if command.left_out is not None or not is_group or found is None:
+    if command.left_out is not None or not is_group:
         return command
-    words = words_of(found[1])
-    is_known = all(word in home.known for word in singles(found[1]))
-    if not words or len(words) > _MOST_WORDS or not is_known:
-        return command
-    return replace(command, left_out=Mention(words))
+    for found in (*_KEEP.finditer(text), *_EXCEPT.finditer(text)):
+        words = words_of(found.group(found.re.groups))
+        noun = mention.words[-1:] if words[1:] and words[-1] in _PRONOUNS else ()
+        own = words[:-1] if noun else words  # "the hall ones" of "all lights"
+        if 0 < len(words) <= _MOST_WORDS and all(single(word) in home.known for word in own):
+            return replace(command, left_out=Mention((*own, *noun)))
+    return command
 
 
 def corrected(commands: Sequence[Command], said: tuple[str, ...]) -> Iterator[Command]:

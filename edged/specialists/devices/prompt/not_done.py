@@ -1,8 +1,9 @@
 """What a prompt says that is not to be done: now, or not to some of what a command is for."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.prompt.whole_names import word_before
@@ -60,6 +61,7 @@ _OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 _OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
 _ALONE = (("alone",), ("be",), ("as",))
+_RUNNING = (("running",), ("going",))
 # "Accept" is what speech recognition makes of it.
 EXCEPTING = frozenset(
     (
@@ -67,6 +69,7 @@ EXCEPTING = frozenset(
         *("keep", "leave", "without"),
     )
 )
+_JOINING = frozenset(("and", "or", "nor", "for", "not", "in", "on", "at", "my", "our", "one"))
 _WORDS_BEFORE_A_PLACE = 4
 _BUT_ALSO = re.compile(r"\bbut (?:also|especially|first|then|(?:make|be) (?:sure|certain))\b")
 
@@ -120,7 +123,7 @@ def without_kept(commands: Sequence[Command], said: tuple[str, ...]) -> list[Com
     """Return "turn off the lights and keep the lamp on" as one command: all lights but the lamp."""
     kept: list[Command] = []
     for command in commands:
-        if _is_left_alone(command.mention, said):
+        if _is_left_alone(command, said, is_only=len(commands) == 1):
             continue
         if kept and _is_kept(kept[-1], command, said):
             kept[-1] = replace(kept[-1], left_out=command.mention)
@@ -129,11 +132,13 @@ def without_kept(commands: Sequence[Command], said: tuple[str, ...]) -> list[Com
     return kept
 
 
-def _is_left_alone(mention: Mention, said: tuple[str, ...]) -> bool:
-    """Tell whether "leave the lamp alone" or "leave it as it is" was said."""
-    words = mention.singles
+def _is_left_alone(command: Command, said: tuple[str, ...], *, is_only: bool) -> bool:
+    """Tell whether "leave the lamp alone" was said, or, beside another command, "running"."""
+    mention, words = command.mention, command.mention.singles
     behind = (said[at + len(words) : at + len(words) + 1] for at in places_in(said, words))
-    return word_before(mention, said) in _KEEP and any(one in _ALONE for one in behind)
+    is_switched = command.verb in ("turn_on", "turn_off") and not command.data and not is_only
+    alone = (*_ALONE, *_RUNNING) if is_switched else _ALONE
+    return word_before(mention, said) in _KEEP and any(one in alone for one in behind)
 
 
 def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:
@@ -150,6 +155,15 @@ def is_excepting_more(command: Command, before: Command) -> bool:
     """Tell whether a command is the one before but for another exception."""
     is_same = command == replace(before, left_out=command.left_out)
     return is_same and command.left_out is not None and before.left_out is not None
+
+
+def is_among_exceptions(mention: Mention, prompt: str, known: Collection[str]) -> bool:
+    """Tell whether only names stand between a word that excepts and a mention: "but A and B"."""
+    said = singles(_BUT_ALSO.sub("", prompt.lower()))
+    at = max(places_in(said, mention.singles), default=0)
+    names = takewhile(lambda word: word not in EXCEPTING, reversed(said[:at]))
+    is_behind = not EXCEPTING.isdisjoint(said[:at])
+    return is_behind and all(word in known or word in _JOINING for word in names)
 
 
 def is_exception(command: Command, before: Command, prompt: str) -> bool:
