@@ -23,6 +23,8 @@ cover.den_new | Den blind new | Den | Upper floor
 media_player.beam | Sonos Beam | Den | Upper floor
 media_player.waves | Sea waves | Tom's room | Upper floor
 media_player.tv | Telly | Bar | Basement
+cover.gate | Barn gate | Yard
+lock.cellar | Cellar door | Stairs | Basement
 valve.one | Zone one | Yard
 valve.two | Zone two | Yard
 """
@@ -234,6 +236,49 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         "leave the bar fan running",
         [{"do": "turn_on", "what": "bar fan"}],
         [("fan.turn_on", ["fan.bar"], {})],
+    ),
+    "closed, though it stands open": (
+        "close the barn gate you lot left it open",
+        [{"do": "open_cover", "what": "barn gate"}],
+        [("cover.close_cover", ["cover.gate"], {})],
+    ),
+    "locked": (
+        "please lock our cellar door",
+        [{"do": "unlock", "what": "cellar door"}],
+        [("lock.lock", ["lock.cellar"], {})],
+    ),
+    "a lock is not closed": (
+        "shut the cellar door",
+        [{"do": "unlock", "what": "cellar door"}],
+        "none",
+    ),
+    "a valve is closed": (
+        "shut zone one",
+        [{"do": "open_valve", "what": "zone one"}],
+        [("valve.close_valve", ["valve.one"], {})],
+    ),
+    "one is closed, the other one is opened": (
+        "close the den blind old and open the barn gate",
+        [{"do": "close_cover", "what": "den blind old"}, {"do": "open_cover", "what": "barn gate"}],
+        [
+            ("cover.close_cover", ["cover.den_old"], {}),
+            ("cover.open_cover", ["cover.gate"], {}),
+        ],
+    ),
+    "the lock is no verb": (
+        "release the lock on the cellar door",
+        [{"do": "unlock", "what": "cellar door"}],
+        [("lock.unlock", ["lock.cellar"], {})],
+    ),
+    "the last gate, after all": (
+        "open the shed door no hang on the barn gate I mean",
+        [{"do": "open_cover", "what": "barn gate"}],
+        [("cover.open_cover", ["cover.gate"], {})],
+    ),
+    "the lock is undone": (
+        "undo the lock of the cellar door",
+        [{"do": "unlock", "what": "cellar door"}],
+        [("lock.unlock", ["lock.cellar"], {})],
     ),
     "what plays is started": (
         "start the sea waves",

@@ -12,7 +12,7 @@ from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
-from edged.specialists.devices.prompt.not_done import with_excepted_place, without_kept
+from edged.specialists.devices.prompt.not_done import not_opened, with_excepted_place, without_kept
 from edged.specialists.devices.prompt.owners import with_owner
 from edged.specialists.devices.prompt.values import with_item, with_level, without_number
 from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
@@ -63,7 +63,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     whole = with_whole_names(commands, said, home)
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
-    return without_kept(placed, said)
+    return [not_opened(one, said) for one in without_kept(placed, said)]
 
 
 def _trimmed(command: Command, known: Collection[str]) -> Command:

@@ -50,7 +50,8 @@ _IN_CLAUSE = frozenset(("no", "without", "keep", "leave", "stop"))
 _CLAUSE = re.compile(r"[,;:.!?]\s")
 # "The shutter, wait, no, the skylight".
 _CORRECTION = re.compile(
-    r"\b(?:wait|sorry|oh|oops|uh|um|er|actually)\W+no\b|\bno\W+(?:wait|sorry|i mean)\b"
+    r"\b(?:wait|sorry|oh|oops|uh|um|er|actually)\W+no\b"
+    r"|\bno\W+(?:wait|sorry|i mean|i meant|hang on|hold on|actually|rather)\b"
 )
 _ASKED_KINDLY = re.compile(
     r"\b(?:if|when(?:ever)?) (?:possible|convenient|you(?:'d| would| could| can)?"
@@ -59,6 +60,11 @@ _ASKED_KINDLY = re.compile(
 _OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 # Commands of which one undoes the other.
 _OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
+_OPENED = ("open_cover", "open_valve", "unlock")
+_SHUT = frozenset(("close", "closing", "shut", "shutting", "lock", "locking"))
+_OPEN = frozenset(("open", "opening", "unlock", "unlocking", "undo", "up", "raise", "lift"))
+_BEFORE_VERBS = frozenset(("and", "then", "please", "you", "to", "now", "just", "also"))
+_WORDS_BEFORE_A_NAME = 3
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
 _ALONE = (("alone",), ("be",), ("as",))
 _RUNNING = (("running",), ("going",))
@@ -155,6 +161,24 @@ def is_excepting_more(command: Command, before: Command) -> bool:
     """Tell whether a command is the one before but for another exception."""
     is_same = command == replace(before, left_out=command.left_out)
     return is_same and command.left_out is not None and before.left_out is not None
+
+
+def not_opened(command: Command, said: tuple[str, ...]) -> Command:
+    """Return a command; what opens closes, where "close" or "lock" stands before its devices."""
+    words, is_opened = command.mention.singles, command.verb in _OPENED
+    for at in places_in(said, words) if is_opened else ():
+        first = max(at - _WORDS_BEFORE_A_NAME, 0)
+        before = {said[i] for i in range(first, at) if said[i] != "lock" or _is_verb(said[:i])}
+        behind = {*said[at + len(words) : at + len(words) + 1]}
+        if (before | behind) & _OPEN or not before & _SHUT:
+            return command
+        command = replace(command, verb="lock" if "lock" in before else "close_cover")
+    return command
+
+
+def _is_verb(before: tuple[str, ...]) -> bool:
+    """Tell whether "lock" is one by what stands before it: not in "release the lock on"."""
+    return not before or before[-1] in _BEFORE_VERBS
 
 
 def is_among_exceptions(mention: Mention, prompt: str, known: Collection[str]) -> bool:
