@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_home_commands import targets
+from tests.unit.test_home_commands import asked, targets
 
 HOUSE = """
 valve.orchard | Orchard drip | Garden
@@ -25,6 +25,8 @@ light.bed | Nightstand lamp | Attic room
 climate.dining | Dining TRV | Dining room | Ground floor
 climate.study | Electric heating | Study | Ground floor
 climate.attic | Daikin AC | Attic room
+switch.vat | Vat rinse | Kitchen
+switch.floods | Floods | Porch
 switch.espresso | My espresso | Kitchen
 switch.computer | Computer plug | Study | Ground floor
 fan.breeze | BreezeFan | Attic room
@@ -89,6 +91,14 @@ WORDS: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
         {"do": "set_temperature", "what": "heating", "in": "attic room", "temperature": 20},
         "none",
     ),
+    "an air conditioner": ("", {"do": "turn_off", "what": "air con"}, ["climate.attic"]),
+    "an air conditioner by two letters": ("", {"what": "the A/C"}, ["climate.attic"]),
+    "what is done with it": ("", {"what": "rinsing the vat"}, ["switch.vat"]),
+    "all that waters": (
+        "",
+        {"do": "close_valve", "kind": "sprinkler", "in": "garden", "all": True},
+        ["valve.orchard", "valve.zone_a"],
+    ),
     "tomatoes are plants": (
         "",
         {"do": "open_valve", "kind": "sprinkler", "what": "tomatoes", "in": "garden"},
@@ -102,3 +112,11 @@ def test_other_words_mean_devices(
     area: str, said: dict[str, Any], expected: list[str] | str
 ) -> None:
     assert targets(area, home=HOUSE, **said) == expected
+
+
+def test_what_stands_behind_the_name_switches_it() -> None:
+    said = ({"do": "open_valve", "what": "floods"}, {"do": "turn_off", "what": "shed floodlight"})
+    assert asked(*said, prompt="floods on, shed floodlight off", home=HOUSE) == [
+        ("switch.turn_on", ["switch.floods"], {}),
+        ("light.turn_off", ["light.shed"], {}),
+    ]

@@ -70,7 +70,7 @@ def _vacuum(
 def _sprinkler(
     _home: Household, mention: Mention, found: Sequence[Device], place: Place | None
 ) -> Found:
-    """Return the valve that waters what is said to need water."""
+    """Return the valve that waters what is said to need water; several, if all were asked for."""
     if place is not None:
         found = [device for device in found if place.has(device)] or found
     names = {device: device.named_stems | device.area_stems for device in found}
@@ -80,7 +80,8 @@ def _sprinkler(
     said = {*mention.stems} & (_LAWN | _PLANTS)
     named = [device for device in found if said & device.named_stems]
     other = _LAWN if said & _PLANTS else _PLANTS if said & _LAWN else frozenset()
-    return only(named or [device for device in found if not other & device.named_stems])
+    found = named or [device for device in found if not other & device.named_stems]
+    return (tuple(found) or Nothing.NONE) if mention.is_all else only(found)
 
 
 def _list(

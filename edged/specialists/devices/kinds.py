@@ -92,7 +92,7 @@ KINDS = {
     "radiator": Kind("climate", ("radiator", "radiators"), ("trv", "valve", "heater"), _HEATING),
     "ac": Kind(
         "climate",
-        ("ac", "acs", "conditioner", "conditioning"),
+        ("ac", "acs", "air con", "conditioner", "conditioning"),
         (
             *("daikin", "mitsubishi", "fujitsu", "split", "lg", "gree", "midea", "haier", "voltas"),
             *("cooler", "cooling", "hisense", "sensibo"),

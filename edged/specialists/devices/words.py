@@ -17,6 +17,8 @@ _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
     "l": "left",
     "r": "right",
 }
+# Of "A/C".
+_AC = re.compile(r"\ba[/.]c\b")
 _PLURAL_LETTERS = 3
 _SHORT_PLURALS = frozenset(("acs", "tvs"))
 # Two words for the same thing; the second stands for both.
@@ -92,7 +94,7 @@ _MOST_TRIED = 8192
 
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a text: lower case, without apostrophes and accents."""
-    text = text.lower().replace("'", "").replace("\u2019", "")
+    text = _AC.sub("ac", text.lower().replace("'", "").replace("\u2019", ""))
     if not text.isascii():  # NFKD would make one letter of some names eighteen
         text = "".join(one for one in normalize("NFD", text) if not combining(one))
     return tuple(_WORD.findall(text))
@@ -189,8 +191,9 @@ class Speller:
             if word[:cut] in self._known and word[cut:] in self._known:  # "livingroom"
                 return word[:cut], word[cut:]
         heard = _HEARD.get(word, word)
-        if heard in self._known:
-            return (heard,)
+        own = (one for one in (heard, *_without_ing(word)) if one in self._known)
+        if found := next(own, ""):
+            return (found,)
         tried = (word, *(_without_a_letter(word) if len(word) >= _LONG else ()))
         # Of long words, two slips.
         near = (other for text in tried for other in self._like(text, word[0]))
@@ -207,6 +210,12 @@ class Speller:
             for other in alike:
                 if other[0] == first and is_slip(other, text):
                     yield other
+
+
+def _without_ing(word: str) -> tuple[str, ...]:
+    """Return what "filling" and "closing" may be made of."""
+    base = word.removesuffix("ing")
+    return (base, f"{base}e") if len(base) >= _FEWEST_LETTERS and base != word else ()
 
 
 def _without_a_letter(word: str) -> tuple[str, ...]:

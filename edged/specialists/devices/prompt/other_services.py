@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from edged.specialists.devices.command import Command
+from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Found
 from edged.specialists.devices.prompt.whole_names import word_before
-from edged.specialists.devices.words import singles, words_of
+from edged.specialists.devices.words import places_in, singles, words_of
 
 # Services that set a device to a level, and the field that has it.
 _LEVELS = {
@@ -63,12 +63,21 @@ _ON_OR_OFF = re.compile(r"\b(?:on|off)\b")
 
 def switched(command: Command, prompt: str) -> Iterator[Command]:
     """Yield a command that turns on or off, if a prompt says just one of these words."""
-    said = {"on", "off"} & {*words_of(prompt)}
+    said = {"on", "off"} & {_word_behind(command.mention, singles(prompt))}
+    said = said or {"on", "off"} & {*words_of(prompt)}
     verb = _SWITCHING.search(prompt.lower())
     is_switched = verb and _ON_OR_OFF.search(prompt.lower(), verb.end())
     is_level = {*command.data} <= {*_LEVELS.values()} and is_switched
     if len(said) == 1 and (not command.data or is_level):
         yield replace(command, verb=f"turn_{said.pop()}", data={})
+
+
+def _word_behind(mention: Mention, said: tuple[str, ...]) -> str:
+    """Return what stands behind a mention: "on" of "barn floods on, porch light off"."""
+    words = mention.singles
+    behind = [said[at + len(words) : at + len(words) + 3] for at in places_in(said, words)]
+    # Not of "the kettle on and off".
+    return next((one[0] for one in behind if one and not {"on", "off"} <= {*one}), "")
 
 
 def other_services(command: Command, prompt: str) -> Iterator[Command]:
