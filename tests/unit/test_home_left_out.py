@@ -119,6 +119,19 @@ def test_here_is_no_other_place() -> None:
     assert targets("Bar", "dark as inside a cow in here", home=HOUSE, **said) == ["light.bar"]
 
 
+HERE: dict[str, tuple[str, list[str]]] = {
+    "a place at the end": ("lights off in the sauna", ["light.sauna"]),
+    "another place, and here": ("here, as in the sauna", ["light.den_1", "light.den_2"]),
+    "no place of it": ("lights off, off to the sauna", ["light.den_1", "light.den_2"]),
+}
+
+
+@pytest.mark.parametrize(("prompt", "expected"), HERE.values(), ids=HERE)
+def test_a_place_goes_before_here(prompt: str, expected: list[str]) -> None:
+    said = {"do": "turn_off", "what": "lights", "where": "here"}
+    assert targets("Den", prompt, home=HOUSE, **said) == expected
+
+
 LAMPS = [{"do": "turn_on", "what": "den lamp 1"}, {"do": "turn_on", "what": "lamp 2"}]
 BLIND = {"do": "close_cover", "what": "blind"}
 SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
@@ -279,6 +292,43 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         "undo the lock of the cellar door",
         [{"do": "unlock", "what": "cellar door"}],
         [("lock.unlock", ["lock.cellar"], {})],
+    ),
+    "a fan of that floor": (
+        "basement lights and fan off",
+        [{"do": "turn_off", "what": "basement lights"}, {"do": "turn_off", "what": "fan"}],
+        [
+            ("light.turn_off", ["light.stairs", "light.bar", "light.sauna"], {}),
+            ("fan.turn_off", ["fan.bar"], {}),
+        ],
+    ),
+    "no brightness of a white": (
+        "sauna lamp yellowish 2700k",
+        [
+            {
+                "do": "turn_on",
+                "what": "sauna lamp",
+                "brightness_pct": 27,
+                "color_temp_kelvin": 2700,
+            }
+        ],
+        [("light.turn_on", ["light.sauna"], {"color_temp_kelvin": 2700})],
+    ),
+    "a brightness and a white": (
+        "sauna lamp 27 2700k",
+        [
+            {
+                "do": "turn_on",
+                "what": "sauna lamp",
+                "brightness_pct": 27,
+                "color_temp_kelvin": 2700,
+            }
+        ],
+        [("light.turn_on", ["light.sauna"], {"brightness_pct": 27, "color_temp_kelvin": 2700})],
+    ),
+    "what is loud": (
+        "the beam's too loud, down to 20%",
+        [{"do": "turn_on", "what": "beam's", "brightness_pct": 20}],
+        [("media_player.volume_set", ["media_player.beam"], {"volume_level": 0.2})],
     ),
     "what plays is started": (
         "start the sea waves",

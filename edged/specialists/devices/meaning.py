@@ -292,11 +292,13 @@ def _opens_a_door(command: Command, found: Found) -> bool:
 
 
 def _place_said(command: Command, devices: Devices) -> tuple[str, ...]:
-    """Return the words of the area that a command says and all its devices are in."""
-    areas = {one.area for one in devices}
-    place = singles(areas.pop()) if len(areas) == 1 else ()
+    """Return the words of the area or floor that a command says and all its devices are in."""
     said = {*command.mention.singles, *map(single, command.mention.place)}
-    return place if said.issuperset(place) else ()
+    for names in ({one.area for one in devices}, {one.floor for one in devices}):
+        place = singles(names.pop()) if len(names) == 1 else ()
+        if place and said.issuperset(place):
+            return place
+    return ()
 
 
 def _answer(home: Household, wanted: Sequence[tuple[str, Mapping[str, Any], Device]]) -> Answer:

@@ -14,7 +14,12 @@ from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
 from edged.specialists.devices.prompt.not_done import not_opened, with_excepted_place, without_kept
 from edged.specialists.devices.prompt.owners import with_owner
-from edged.specialists.devices.prompt.values import with_item, with_level, without_number
+from edged.specialists.devices.prompt.values import (
+    with_item,
+    with_level,
+    without_number,
+    without_unsaid,
+)
 from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
 from edged.specialists.devices.words import single, singles
 
@@ -36,6 +41,8 @@ _EVERYWHERE = re.compile(
     r"|(?:whole|entire|this|in the) (?:house|home|flat|apartment|place))\b"
 )
 _HERE = re.compile(r"\b(?:here|this room)\b")
+_NEARBY = frozenset(("here", "hear", "this", "these"))
+_PLACING = (("in",), ("on",), ("at",), ("under",), ("below",), ("above",))
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
 _THERE = re.compile(r"\b(?:up|down|in|out|over) there\b")
 # Said before what is there: "upstairs, lights off", "in the attic turn off the lights".
@@ -52,12 +59,13 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
         home: Its devices, and how they are called.
     """
     said = singles(prompt)
-    commands = [_trimmed(with_item(one, prompt, home), home.known) for one in commands]
+    commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
+    commands = [_trimmed(one, home.known) for one in commands]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]
     if len(commands) == 1:
-        commands = [with_exception(_as_wide(commands[0], prompt.lower()), prompt, home)]
+        commands = [with_exception(_as_wide(commands[0], prompt.lower(), home), prompt, home)]
     commands = [with_excepted_place(one, said) for one in commands]
     commands = [with_owner(one, said, home) for one in _with_nouns(commands, home)]
     whole = with_whole_names(commands, said, home)
@@ -78,16 +86,34 @@ def _trimmed(command: Command, known: Collection[str]) -> Command:
     return replace(command, verb=verb, mention=replace(command.mention, words=tuple(words)))
 
 
-def _as_wide(command: Command, prompt: str) -> Command:
+def _as_wide(command: Command, prompt: str, home: Household) -> Command:
     """Return a command for this floor, for everywhere, or for one light, if that was said."""
     mention = command.mention
-    if mention.where == "here" and _FLOOR.search(prompt):
+    if mention.where == "here" and (place := _place_said(mention, prompt, home)):
+        mention = replace(mention, where="", place=place)
+    elif mention.where == "here" and _FLOOR.search(prompt):
         mention = replace(mention, where="floor")
     elif _is_everywhere(mention, prompt):
         mention = replace(mention, where="", is_all=True)
     elif mention.kind == "light" and not command.data and _ONE_LIGHT.search(prompt):
         mention = replace(mention, kind="", words=("light",))
     return replace(command, mention=mention)
+
+
+def _place_said(mention: Mention, prompt: str, home: Household) -> tuple[str, ...]:
+    """Return the one place with which a prompt ends, and that the mention has no word of."""
+    said, words = singles(prompt), {*mention.singles}
+    if mention.place or _NEARBY & {*said}:
+        return ()
+    ends = (one for one in home.names_of_places.values() if one and said[-len(one) :] == one)
+    place = max(ends, key=len, default=())
+    before = said[: len(said) - len(place)][-1:]
+    is_name = any(
+        len(one.name_words) > len(place) and said[-len(one.name_words) :] == one.name_words
+        for one in home.devices
+    )
+    is_placed = place[:1] in _PLACING or before in _PLACING
+    return place if is_placed and not is_name and words.isdisjoint(place) else ()
 
 
 def _is_everywhere(mention: Mention, prompt: str) -> bool:

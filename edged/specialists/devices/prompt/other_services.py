@@ -52,10 +52,9 @@ _STEPS = (
 # Of a thermostat, what is said of an alarm.
 _PRESETS = {"alarm_arm_away": "away", "alarm_arm_home": "home", "alarm_arm_night": "sleep"}
 _SHARE_OF_ONE = "volume_level"
-# A prompt that has one of these says which level it means.
-_SAID_LEVELS = re.compile(
-    r"bright|dim|speed|volume|loud|open|clos|position|degree|°|temperatur|humid"
-)
+# A prompt that has one of these says which level it means; of "loud", which one that is.
+_SAID_LEVELS = re.compile(r"bright|dim|speed|volume|open|clos|position|degree|°|temperatur|humid")
+_LOUD = re.compile(r"\b(?:loud|louder|quiet|quieter|volume)\b")
 _PERCENT = re.compile(r"%|per ?cent")
 _SWITCHING = re.compile(r"\b(?:turn|switch|put|power)(?:ed|ing)?\b")
 _ON_OR_OFF = re.compile(r"\b(?:on|off)\b")
@@ -134,7 +133,10 @@ def other_levels(command: Command, prompt: str) -> Iterator[Command]:
         return
     value = command.data[field]
     percent = round(100 * value) if field == _SHARE_OF_ONE else value
+    is_loud = _LOUD.search(prompt.lower())
     for verb, name in _LEVELS.items():
+        if is_loud and name != _SHARE_OF_ONE:
+            continue
         is_share = verb == "set_temperature" and _PERCENT.search(prompt.lower())
         if verb == command.verb or is_share:
             continue

@@ -30,6 +30,9 @@ _KINDS = {
     "temperature": "climate",
     "volume_level": "media",
 }
+_OF_BRIGHTNESS = re.compile(
+    r"bright|dim|%|per ?cent|\b(?:half|full|quarter|third|max|min|low|high)"
+)
 _DIGITS = re.compile(r"\d+")
 _WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
 
@@ -94,6 +97,19 @@ def with_white(command: Command, prompt: str) -> Command:
         return command
     data = {name: value for name, value in command.data.items() if name != "color_name"}
     return replace(command, data={**data, "color_temp_kelvin": _KELVIN[said.pop()]})
+
+
+def without_unsaid(command: Command, prompt: str) -> Command:
+    """Return a command without a brightness that was made of the number for a color's warmth."""
+    level = command.data.get("brightness_pct")
+    kelvin = str(command.data.get("color_temp_kelvin", ""))
+    text = prompt.lower()
+    said = {*_DIGITS.findall(text)}
+    is_said = not _is(level) or str(level) in said or number_words(round(level)) in text
+    if is_said or kelvin not in said or _OF_BRIGHTNESS.search(text):
+        return command
+    data = {name: value for name, value in command.data.items() if name != "brightness_pct"}
+    return replace(command, data=data)
 
 
 def without_number(command: Command, known: Collection[str]) -> Command:
