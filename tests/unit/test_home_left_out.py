@@ -325,6 +325,26 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         ],
         [("light.turn_on", ["light.sauna"], {"brightness_pct": 27, "color_temp_kelvin": 2700})],
     ),
+    "what is said of any": (
+        "the bloody sauna lamp off",
+        [{"do": "turn_off", "what": "bloody sauna lamp"}],
+        [("light.turn_off", ["light.sauna"], {})],
+    ),
+    "no gate on a guess": (
+        "open the electric barn gate",
+        [{"do": "open_cover", "what": "electric barn gate"}],
+        "none",
+    ),
+    "outside, by a thing": (
+        "lights on outside by the bar",
+        [{"do": "turn_on", "what": "lights", "in": "outside"}],
+        [("light.turn_on", ["light.bar"], {})],
+    ),
+    "outside, by no thing of the home": (
+        "lights on outside by the river",
+        [{"do": "turn_on", "what": "lights", "in": "outside"}],
+        "none",
+    ),
     "what is loud": (
         "the beam's too loud, down to 20%",
         [{"do": "turn_on", "what": "beam's", "brightness_pct": 20}],

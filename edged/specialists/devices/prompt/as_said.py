@@ -31,6 +31,13 @@ _NO_NAMES = frozenset(
         *("on", "off", "to", "too", "two", "poor", "old", "dear"),
     )
 )
+# Said of any one, and of no other one less: "the electric fence" of one that is called "Fence".
+_EPITHETS = frozenset(
+    (
+        *("electric", "electrical", "electronic", "automatic", "automated", "smart", "trusty"),
+        *("damn", "bloody", "blasted", "stupid", "silly", "wretched", "lovely", "noisy"),
+    )
+)
 _OTHERWISE = {("turn_on", "off"): "turn_off", ("turn_off", "on"): "turn_on"}
 _PAIR = frozenset(("both", "2"))
 # What a model writes for "both machines".
@@ -41,6 +48,8 @@ _EVERYWHERE = re.compile(
     r"|(?:whole|entire|this|in the) (?:house|home|flat|apartment|place))\b"
 )
 _HERE = re.compile(r"\b(?:here|this room)\b")
+_OUTSIDE = frozenset(("outside", "outdoors", "outdoor", "inside", "indoors", "indoor"))
+_BY = re.compile(r"\b(?:by|near|next to|beside|at) (?:the |my |our )?(\w+(?: \w+)?)$")
 _NEARBY = frozenset(("here", "hear", "this", "these"))
 _PLACING = (("in",), ("on",), ("at",), ("under",), ("below",), ("above",))
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
@@ -79,7 +88,8 @@ def _trimmed(command: Command, known: Collection[str]) -> Command:
     words, verb = [*command.mention.words], command.verb
     while words and words[-1] in _NO_NAMES and single(words[-1]) not in known:
         verb = _OTHERWISE.get((verb, words.pop()), verb)
-    while words and words[0] in _NO_NAMES and words[0] not in known:
+    no_names = _NO_NAMES if verb in OPENING else _NO_NAMES | _EPITHETS
+    while words and words[0] in no_names and words[0] not in known:
         words.pop(0)
     if not words:
         return command
@@ -93,6 +103,8 @@ def _as_wide(command: Command, prompt: str, home: Household) -> Command:
         mention = replace(mention, where="", place=place)
     elif mention.where == "here" and _FLOOR.search(prompt):
         mention = replace(mention, where="floor")
+    elif {*mention.place} <= _OUTSIDE and (words := _words_beside(mention, prompt, home)):
+        mention = replace(mention, place=(), words=(*words, *mention.words))
     elif _is_everywhere(mention, prompt):
         mention = replace(mention, where="", is_all=True)
     elif mention.kind == "light" and not command.data and _ONE_LIGHT.search(prompt):
@@ -114,6 +126,14 @@ def _place_said(mention: Mention, prompt: str, home: Household) -> tuple[str, ..
     )
     is_placed = place[:1] in _PLACING or before in _PLACING
     return place if is_placed and not is_name and words.isdisjoint(place) else ()
+
+
+def _words_beside(mention: Mention, prompt: str, home: Household) -> tuple[str, ...]:
+    """Return the word of a name that ends "the lights outside by the pond", with no such place."""
+    found = _BY.search(prompt.rstrip(" .!?")) if mention.place and mention.words else None
+    words = singles(found[1]) if found else ()
+    is_place = any({*mention.place} <= {*one} for one in home.names_of_places.values())
+    return words if not is_place and {*words} <= home.known else ()
 
 
 def _is_everywhere(mention: Mention, prompt: str) -> bool:
