@@ -345,6 +345,16 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         [{"do": "turn_on", "what": "lights", "in": "outside"}],
         "none",
     ),
+    "taken back": (
+        "open the cellar door, no hang on, don't",
+        [{"do": "unlock", "what": "cellar door"}],
+        "none",
+    ),
+    "no door by what is beside it": (
+        "unlock the door outside at the cellar",
+        [{"do": "unlock", "what": "door", "in": "outside"}],
+        "none",
+    ),
     "what is loud": (
         "the beam's too loud, down to 20%",
         [{"do": "turn_on", "what": "beam's", "brightness_pct": 20}],

@@ -103,7 +103,7 @@ def _as_wide(command: Command, prompt: str, home: Household) -> Command:
         mention = replace(mention, where="", place=place)
     elif mention.where == "here" and _FLOOR.search(prompt):
         mention = replace(mention, where="floor")
-    elif {*mention.place} <= _OUTSIDE and (words := _words_beside(mention, prompt, home)):
+    elif command.verb not in OPENING and (words := _words_beside(mention, prompt, home)):
         mention = replace(mention, place=(), words=(*words, *mention.words))
     elif _is_everywhere(mention, prompt):
         mention = replace(mention, where="", is_all=True)
@@ -130,7 +130,8 @@ def _place_said(mention: Mention, prompt: str, home: Household) -> tuple[str, ..
 
 def _words_beside(mention: Mention, prompt: str, home: Household) -> tuple[str, ...]:
     """Return the word of a name that ends "the lights outside by the pond", with no such place."""
-    found = _BY.search(prompt.rstrip(" .!?")) if mention.place and mention.words else None
+    is_outside = bool(mention.place and mention.words) and {*mention.place} <= _OUTSIDE
+    found = _BY.search(prompt.rstrip(" .!?")) if is_outside else None
     words = singles(found[1]) if found else ()
     is_place = any({*mention.place} <= {*one} for one in home.names_of_places.values())
     return words if not is_place and {*words} <= home.known else ()

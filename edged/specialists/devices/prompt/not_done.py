@@ -51,7 +51,11 @@ _CLAUSE = re.compile(r"[,;:.!?]\s")
 # "The shutter, wait, no, the skylight".
 _CORRECTION = re.compile(
     r"\b(?:wait|sorry|oh|oops|uh|um|er|actually)\W+no\b"
-    r"|\bno\W+(?:wait|sorry|i mean|i meant|hang on|hold on|actually|rather)\b"
+    r"|\bno\W+(?:wait|sorry|i mean|i meant|hang on|hold on)\b"
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:(?:don'?t|do not)(?: do (?:it|that))?|never ?mind|cancel(?: that)?"
+    r"|forget (?:it|that))\W*$"
 )
 _ASKED_KINDLY = re.compile(
     r"\b(?:if|when(?:ever)?) (?:possible|convenient|you(?:'d| would| could| can)?"
@@ -91,10 +95,10 @@ def is_not_for_now(prompt: str) -> bool:
 
 
 def is_doubtful(prompt: str, door: Mention) -> bool:
-    """Tell whether a prompt to open a door has a condition, or a negation before it."""
+    """Tell whether a prompt to open a door has a condition or a negation, or takes it back."""
     text = _CORRECTION.sub("", _ASKED_KINDLY.sub("", _plain(prompt)))
     said = singles(text)
-    if _CONDITIONS & {*said} or _NEGATIONS & {*_before(door, said)}:
+    if _TAKEN_BACK.search(text) or _CONDITIONS & {*said} or _NEGATIONS & {*_before(door, said)}:
         return True
     clauses = map(singles, _CLAUSE.split(text))
     with_door = next((one for one in clauses if places_in(one, door.singles)), said)
