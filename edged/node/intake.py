@@ -90,7 +90,7 @@ class Intake:
         self._decoding: RequestState | None = None
         self._preparing: deque[RequestState] = deque()
         """Decoded requests; the first is being prepared, even if it has ended meanwhile."""
-        self._clients: dict[Client, None] = {}
+        self._clients: tuple[Client, ...] = ()
         """Whose requests were prepared: first who has waited for it longest."""
 
     def next_tick_s(self) -> float | None:
@@ -254,10 +254,8 @@ class Intake:
                         may_be_a_repeat=state.may_be_a_repeat,
                         now_s=node.now_s,
                     )
-                    if len(self._clients) > 2 * MAX_NAMES:
-                        self._clients.clear()  # the turns begin anew
-                    self._clients.pop(state.payer, None)
-                    self._clients[state.payer] = None
+                    others = (client for client in self._clients if client != state.payer)
+                    self._clients = (*others, state.payer)[-2 * MAX_NAMES :]
                     self._mark()  # before its prompt is touched: that may end the process
                     node.emit(Prepare(state.key, state.request, state.turn))
                     return
