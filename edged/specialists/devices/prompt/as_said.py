@@ -13,14 +13,17 @@ from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
 from edged.specialists.devices.prompt.not_done import not_opened, with_excepted_place, without_kept
-from edged.specialists.devices.prompt.owners import with_owner
 from edged.specialists.devices.prompt.values import (
     with_item,
     with_level,
     without_number,
     without_unsaid,
 )
-from edged.specialists.devices.prompt.whole_names import with_whole_names, word_before
+from edged.specialists.devices.prompt.whole_names import (
+    with_owner,
+    with_whole_names,
+    word_before,
+)
 from edged.specialists.devices.words import single, singles
 
 # No part of a name, unless something here is called so.

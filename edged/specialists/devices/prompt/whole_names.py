@@ -7,6 +7,7 @@ from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.words import places_in, single
 
+_OWNED_BY = frozenset(("his", "her", "their"))
 _CORRECTING = frozenset(("no", "wait", "sorry", "mean", "actually"))
 _DETERMINERS = frozenset(("my", "our", "a", "of", "just", "only", "that", "this", "these", "all"))
 
@@ -62,3 +63,21 @@ def word_before(mention: Mention, said: tuple[str, ...]) -> str:
     while at and said[at - 1] in _DETERMINERS:
         at -= 1
     return said[at - 1] if at else ""
+
+
+def with_owner(command: Command, said: tuple[str, ...], home: Household) -> Command:
+    """Return a command for what is of the one person whom a prompt names.
+
+    Args:
+        command: For "the lamp".
+        said: All that was said, without plurals: "Toms asleep, his lamp off".
+        home: In which an area or a device has the name of the person: "Tom's room".
+    """
+    mention = command.mention
+    if not mention.words or word_before(mention, said) not in _OWNED_BY:
+        return command
+    named = home.owners & {*said}
+    wanted = {*mention.stems, *named}
+    if len(named) != 1 or not any(wanted <= one.vocabulary for one in home.devices):
+        return command
+    return replace(command, mention=replace(mention, words=(*named, *mention.words)))
