@@ -397,6 +397,16 @@ def test_without_a_configuration_the_device_is_looked_at_all_the_same(
     assert "clock" not in capsys.readouterr().out
 
 
+def test_the_specialists_of_the_configuration_are_looked_at(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, missing = tmp_path / "edged.yaml", tmp_path / "missing"
+    lines = ["node: x", f"model: {{path: {bundle.folder}}}", f"specialists: [{missing}]"]
+    file.write_text("\n".join([*lines, "broker: {port: 1}"]), "utf-8")
+    assert main(["doctor", "--config", str(file)]) == 1
+    assert f"specialist {missing}: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("unit", "name"),
     [("edged.service", "edged"), ("edged@two.service", "two"), ("edged@two", "two")],
