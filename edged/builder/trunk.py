@@ -61,6 +61,7 @@ def _part(model: Any, layers: Sequence[nn.Module]) -> Any:  # noqa: ANN401
 
 
 def _run(part: Any, batch: Batch, **inputs: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    mask = batch.mask.to(part.embed_tokens.weight.dtype)
     return part(
-        attention_mask=batch.mask, position_ids=batch.positions, use_cache=False, **inputs
+        attention_mask=mask, position_ids=batch.positions, use_cache=False, **inputs
     ).last_hidden_state

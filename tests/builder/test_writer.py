@@ -135,20 +135,41 @@ def test_rows_of_like_lengths_are_together_and_each_is_there_once() -> None:
 
 def test_rows_that_begin_alike_are_one_and_none_sees_another() -> None:
     common = tuple(range(10, 22))
-    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,)) for n in range(5)]
-    apart = Row((9, 8, 7, 6), (False, False, True, True))
-    made = joined([*alone, apart], 3)
+    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,), 12) for n in range(5)]
+    apart = Row((9, 8, 7, 6), (False, False, True, True), 2)
+    made = joined([*alone, apart], 3, seed=1)
     assert sorted(row.num_dialogues for row in made) == [1, 2, 3]
     assert sum(len(row.ids) for row in made) == 4 + 2 * len(common) + 5 * 3
     trunk = Trunk(adapted(), 0)
-    one = joined(alone[:3], 3)
-    together, each = batch_of(one, [0], 0), batch_of(alone, [0, 1, 2], 0)
-    assert together.targets[together.targets >= 0].tolist() == [50, 51, 52]
+    one = joined(alone[:3], 3, seed=1)
+    together = batch_of(one, [0], 0)
+    order = (together.targets[together.targets >= 0] - 50).tolist()
+    assert sorted(order) == [0, 1, 2]
+    each = batch_of(alone, order, 0)
     with torch.inference_mode():
         found, expected = trunk.logits(together), trunk.logits(each)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(found[0], found[1], atol=1e-2)
     assert [len(one) for one in batches(made, range(len(made)), 3, seed=1)] in ([1, 2], [2, 1])
+
+
+def test_dialogues_of_a_row_are_not_chosen_for_being_alike() -> None:
+    common = tuple(range(10, 22))
+    kinds = [first for first in (30, 31, 32, 33) for _ in range(8)]
+    alone = [Row((*common, kind, 40), (False,) * 13 + (True,), 12) for kind in kinds]
+    made = joined(alone, 8, seed=1)
+    assert [row.num_dialogues for row in made] == [8] * 4
+    assert all(len(set(row.ids[len(common) :])) > 2 for row in made)
+
+
+def test_a_row_of_several_dialogues_is_no_longer_than_attention_to_them_allows() -> None:
+    def row(num_before: int) -> Row:
+        return Row(
+            (*range(num_before), *range(100)), (False,) * (num_before + 99) + (True,), num_before
+        )
+
+    lengths = [len(joined([row(n)] * 64, 64, seed=1)[0].ids) for n in (0, 16, 400)]
+    assert lengths == [100, 16 + 100, 400 + 700]
 
 
 def test_what_is_taught_is_learned() -> None:
@@ -163,8 +184,8 @@ def test_what_is_taught_is_learned() -> None:
 
 def test_an_epoch_learns_from_each_dialogue_of_rows_that_hold_several() -> None:
     common = tuple(range(10, 22))
-    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,)) for n in range(9)]
-    made = joined(alone, 3)
+    alone = [Row((*common, 30 + n, 40, 50 + n), (False,) * 14 + (True,), 12) for n in range(9)]
+    made = joined(alone, 3, seed=1)
     model = adapted()
     seen: list[int] = []
 

@@ -26,6 +26,7 @@ from tests.system.access_table import (
     readable,
     writable,
 )
+from tests.system.broker.peer import stop
 from tests.system.broker.wire_ends import WAIT_S
 from tests.system.shipped_broker import DEPLOY, Version, install_configuration, installed, newer
 
@@ -105,8 +106,7 @@ class Account:
 
     def close(self) -> None:
         """Disconnect and end paho's thread."""
-        self.client.disconnect()
-        self.client.loop_stop()
+        stop(self.client)
 
 
 @pytest.fixture

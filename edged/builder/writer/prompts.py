@@ -1,6 +1,7 @@
 """Dialogues in tokens, as the node will say them."""
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from edged.builder.writer.material import SEED, Material
 from edged.builder.writer.rows import Row, joined
@@ -8,6 +9,7 @@ from edged.engine.tokenizer import TemplateError, Tokenizer
 from edged.engine.tokenizer.inputs_template import InputsTemplateError
 from edged.engine.writer_prompts import WriterPrompts
 from edged.errors import UsageError
+from edged.protocol.request import ChatMessage
 from edged.specialists.dialogues import Dialogue, Turn
 from edged.specialists.follow_ups import FollowUps
 from edged.specialists.multiply import Multiplier
@@ -58,16 +60,18 @@ class Prompts:
         ids: list[int] = []
         is_answer: list[bool] = []
         rows: list[Row] = []
+        nothing = Asked((ChatMessage("user", ""),), "", dialogue)
+        before = self.ids(nothing)
         for asked in self.asked(dialogue):
             prompt_ids = self.ids(asked)
             if prompt_ids[: len(ids)] != ids:
-                rows.append(Row(tuple(ids), tuple(is_answer)))
+                rows.append(_row(ids, is_answer, before))
                 ids, is_answer = [], []
             is_answer += [False] * (len(prompt_ids) - len(ids))
             answer = [*self._tokenizer.encode(asked.text), self._end]
             ids = [*prompt_ids, *answer]
             is_answer += [True] * len(answer)
-        rows.append(Row(tuple(ids), tuple(is_answer)))
+        rows.append(_row(ids, is_answer, before))
         if (longest := max(len(row.ids) for row in rows)) > MAX_TOKENS:
             raise UsageError(
                 f"{dialogue.place}: {longest} tokens, at most {MAX_TOKENS} are possible"
@@ -82,6 +86,12 @@ class Prompts:
     def asked(self, dialogue: Dialogue) -> list[Asked]:
         """Return the prompt of each of its answers; those before it are the right ones."""
         return asked_of(dialogue, self._wording)
+
+
+def _row(ids: Sequence[int], is_answer: Sequence[bool], before: Sequence[int]) -> Row:
+    """Return a row; ``before`` is the prompt that says nothing."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(ids, before, strict=False))
+    return Row(tuple(ids), tuple(is_answer), sum(1 for _ in alike))
 
 
 def rows_of(
@@ -120,7 +130,7 @@ def rows_to_learn(
     Raises:
         UsageError: One cannot be said; it names the line.
     """
-    rows = joined(rows_of(prompts, material.taught), batch)
+    rows = joined(rows_of(prompts, material.taught), batch, SEED)
     if variations is None:
         num_tokens = sum(len(row.ids) for row in rows)
         variations = min(max(1, _EPOCH_TOKENS // num_tokens), _ENOUGH_VARIATIONS)
@@ -134,4 +144,4 @@ def rows_to_learn(
         for number in range(1, variations)
         for one in material.taught
     ]
-    return joined(rows_of(prompts, [*material.taught, *made]), batch)
+    return joined(rows_of(prompts, [*material.taught, *made]), batch, SEED)

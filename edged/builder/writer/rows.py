@@ -1,17 +1,17 @@
 """Rows of tokens that a writer is trained on, and the batches that they make."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 import torch
 
 IGNORED = -100
-
-
-# A row of several dialogues: its tokens at most, and the least share that all begin with.
-_JOINED_TOKENS, _COMMON_SHARE = 1024, 0.4
+_UNSEEN = -1e9
+# In small models a token's attention to so many others takes about as long as a layer's products.
+_ATTENTION_TOKENS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Row:
     ids: tuple[int, ...]
     is_answer: tuple[bool, ...]
     """For each token; the end of an answer belongs to it."""
+    num_before: int = 0
+    """Tokens before the first word of the dialogue itself: those of the template."""
     starts: tuple[int, ...] = ()
     """Of several dialogues: where each goes on behind what is common to all. None sees another."""
 
@@ -45,49 +47,62 @@ class Batch:
     ids: torch.Tensor
     """``[rows, tokens]``."""
     mask: torch.Tensor
-    """``[rows, 1, tokens, tokens]``: which token sees which."""
+    """``[rows, 1, tokens, tokens]``: 0 where a token sees another, else far below it."""
     positions: torch.Tensor
     """``[rows, tokens]``"""
     targets: torch.Tensor
     """``[rows, tokens]``: the token that follows, where it belongs to an answer."""
 
 
-def joined(rows: Sequence[Row], most_dialogues: int) -> list[Row]:
-    """Return rows of which those that begin alike are one, so that this is read once."""
+def joined(rows: Sequence[Row], most_dialogues: int, seed: int) -> list[Row]:
+    """Return rows with several dialogues that begin alike, so that the beginning is read once.
+
+    Which ones are together is left to chance. Were they alike, the batches would differ more from
+    each other than examples do, and less would be learned from as many steps.
+
+    Args:
+        rows: Of a dialogue each.
+        most_dialogues: Of a row.
+        seed: Of the choice.
+    """
+    order = list(rows)
+    random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
+    by_beginning: dict[tuple[int, ...], list[Row]] = {}
+    for row in order:
+        by_beginning.setdefault(row.ids[: row.num_before], []).append(row)
     groups: list[list[Row]] = []
-    common = 0
-    for row in sorted(rows, key=lambda one: one.ids):
-        group = groups[-1] if groups else []
-        shared = min(common, _num_common(group[0], row)) if group else 0
-        size = len(row.ids) + sum(len(one.ids) - shared for one in group)
-        is_alike = shared >= _COMMON_SHARE * len(row.ids) and size <= _JOINED_TOKENS
-        if is_alike and len(group) < most_dialogues:
-            group.append(row)
-            common = shared
-        else:
-            groups.append([row])
-            common = len(row.ids)
+    for beginning, alike in by_beginning.items():
+        left = 0
+        for row in alike:
+            num_own = len(row.ids) - len(beginning)
+            if num_own > left or len(groups[-1]) == most_dialogues:
+                groups.append([])
+                left = _own_tokens(len(beginning))
+            groups[-1].append(row)
+            left -= num_own
     return [_as_one(group) for group in groups]
 
 
-def _num_common(one: Row, other: Row) -> int:
-    """Return how many tokens both begin with; none of them is of an answer."""
-    pairs = zip(one.ids, other.ids, one.is_answer, other.is_answer, strict=False)
-    alike = takewhile(lambda pair: pair[0] == pair[1] and not (pair[2] or pair[3]), pairs)
-    return sum(1 for _ in alike)
+def _own_tokens(num_before: int) -> int:
+    """Return how many tokens a row may have behind what its dialogues begin with.
+
+    With n of them in a row, a dialogue costs its share of the beginning, 1/n, and attention to the
+    others, which grows with n: the sum is least at about this.
+    """
+    return math.isqrt(num_before * (num_before + _ATTENTION_TOKENS))
 
 
 def _as_one(group: Sequence[Row]) -> Row:
     if len(group) == 1:
         return group[0]
-    common = min(_num_common(group[0], row) for row in group[1:])
+    common = group[0].num_before
     ids, is_answer = list(group[0].ids[:common]), list(group[0].is_answer[:common])
     starts = []
     for row in group:
         starts.append(len(ids))
         ids += row.ids[common:]
         is_answer += row.is_answer[common:]
-    return Row(tuple(ids), tuple(is_answer), tuple(starts))
+    return Row(tuple(ids), tuple(is_answer), common, tuple(starts))
 
 
 def batch_of(rows: Sequence[Row], indices: Sequence[int], pad_id: int) -> Batch:
@@ -95,19 +110,20 @@ def batch_of(rows: Sequence[Row], indices: Sequence[int], pad_id: int) -> Batch:
     chosen = [rows[index] for index in indices]
     width = max(len(row.ids) for row in chosen)
     ids = torch.full((len(chosen), width), pad_id)
-    mask = torch.ones((len(chosen), 1, width, width), dtype=torch.bool).tril()
+    sees = torch.ones((len(chosen), 1, width, width), dtype=torch.bool).tril()
     positions = torch.arange(width).repeat(len(chosen), 1)
     targets = torch.full((len(chosen), width), IGNORED)
     for place, row in enumerate(chosen):
         length = len(row.ids)
         ids[place, :length] = torch.tensor(row.ids)
         for start, end in pairwise((*row.starts, length)):
-            mask[place, 0, end:, start:end] = False
+            sees[place, 0, end:, start:end] = False
             positions[place, start:end] = torch.arange(row.starts[0], row.starts[0] + end - start)
         following = torch.tensor(row.ids[1:])
         is_answer = torch.tensor(row.is_answer[1:])
         targets[place, : length - 1] = torch.where(is_answer, following, IGNORED)
     lengths = tuple(len(row.ids) for row in chosen)
+    mask = torch.zeros(sees.shape).masked_fill(~sees, _UNSEEN)
     return Batch(tuple(indices), lengths, ids, mask, positions, targets)
 
 

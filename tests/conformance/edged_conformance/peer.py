@@ -181,9 +181,15 @@ class Peer:
         )
 
     def close(self) -> None:
-        """Disconnect and end paho's thread."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        """Disconnect, end paho's thread and let go of the callbacks.
+
+        Else they hold the client, and nothing closes its sockets until the garbage collector runs.
+        """
+        client = self._client
+        client.disconnect()
+        client.loop_stop()
+        client.on_connect = client.on_disconnect = None
+        client.on_message = client.on_publish = client.on_subscribe = None
 
 
 def _set_no_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  # noqa: ANN401 - paho's union of socket types

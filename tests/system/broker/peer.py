@@ -22,6 +22,18 @@ def without_delay(_client: mqtt.Client, _userdata: object, sock: Any) -> None:  
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def stop(client: mqtt.Client) -> None:
+    """Disconnect, end paho's thread and let go of the callbacks.
+
+    They mostly hold the client. The garbage collector may find the sockets of such a cycle before
+    the client that would close them, and warn in whatever test is running then.
+    """
+    client.disconnect()
+    client.loop_stop()
+    client.on_connect = client.on_disconnect = None
+    client.on_message = client.on_publish = client.on_subscribe = None
+
+
 class Peer:
     """Publish requests and receive messages; every wait has a timeout."""
 
@@ -48,8 +60,7 @@ class Peer:
         self._client.subscribe(self._topics)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        stop(self._client)
 
     def publish(self, topic: str, payload: object, **properties: object) -> None:
         """Send bytes as they are, anything else as JSON; properties are MQTT 5's."""

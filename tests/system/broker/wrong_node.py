@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.system.broker.peer import without_delay
+from tests.system.broker.peer import stop, without_delay
 from tests.system.broker.wire_ends import WAIT_S
 
 ROOT = "edged/wrong"
@@ -119,8 +119,7 @@ class WrongNode:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        stop(self._client)
 
     def _answer(self, message: mqtt.MQTTMessage) -> None:
         request = json.loads(message.payload)

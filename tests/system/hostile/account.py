@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.system.broker.peer import without_delay
+from tests.system.broker.peer import stop, without_delay
 
 WAIT_S = 60.0
 """For a machine that is busy with something else; what is right takes a fraction of it."""
@@ -158,8 +158,7 @@ class Account:
 
     def close(self) -> None:
         """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        stop(self._client)
 
     def _wait(self, holds: Callable[[], object]) -> bool:
         with self._changed:

@@ -16,7 +16,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.system.broker.peer import without_delay
+from tests.system.broker.peer import stop, without_delay
 from tests.system.hostile.account import PASSWORD
 from tests.system.hostile.attacks import GENERATE, HONEST, Message
 from tests.system.hostile.wire import Publisher, correlation_data, expiry, response_topic
@@ -148,8 +148,7 @@ class Attacker:
         """Disconnect."""
         for publisher in self._publishers.values():
             publisher.close()
-        self._client.disconnect()
-        self._client.loop_stop()
+        stop(self._client)
 
     def send(self, message: Message) -> str:
         """Publish a message; return its name when the broker has accepted it or disconnected."""
