@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,15 +108,15 @@ def _apart(dialogues: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue
     """Return the examples to learn from, and groups that are kept apart; none of few examples."""
     if len(dialogues) < _FEWEST:
         return list(dialogues), []
-    groups = sorted({one.group for one in dialogues})
+    sizes = Counter(one.group for one in dialogues)
+    groups = sorted(sizes)
     random.Random(SEED).shuffle(groups)  # noqa: S311 - reproducible
     most = min(_MOST_HELD_OUT, max(1, round(_HELD_OUT * len(dialogues))))
     chosen: set[str] = set()
     count = 0
     for group in groups:
-        size = sum(one.group == group for one in dialogues)
-        if count + size <= most:
+        if count + sizes[group] <= most:
             chosen.add(group)
-            count += size
+            count += sizes[group]
     taught = [one for one in dialogues if one.group not in chosen]
     return taught, [one for one in dialogues if one.group in chosen]
