@@ -272,6 +272,7 @@ class Intake:
             if reason is not None:
                 message = f"{reason}; background work is held back"
                 return Rejected(ErrorCode.QUEUE_FULL, message, retry_after_s=_THROTTLED_RETRY_S)
+        state.max_tokens = min(request.max_tokens, node.limits.max_model_len - 1)
         test = node.scheduler.admission_test(state, node.cost, node.now_s)
         return refuse_early(request, self._resources(), test)
 
@@ -317,7 +318,7 @@ class Intake:
         node, limits, request = self._node, self._node.limits, state.request
         longest = max(run.num_positions for run in runs)
         written = [_num_written(run, request) for run in runs]
-        max_tokens = written[-1]
+        max_tokens = min(written[-1], limits.max_model_len - longest)
         # Positions of the KV cache cost memory from their first use on, and keep it.
         num_tokens = min(longest + max(written), limits.max_model_len)
         num_new = max(num_tokens - node.readings.num_touched, 0)
@@ -333,6 +334,8 @@ class Intake:
 
     def _reject(self, state: RequestState, rejected: Rejected) -> None:
         """Refuse a request that has a place in the queue."""
+        if rejected.code not in (ErrorCode.TIMEOUT, ErrorCode.QUEUE_FULL):
+            state.wanted_s = 0.0  # it is for no lack of time
         self._node.scheduler.remove(state)
         self._replies.refuse(state, state.request.reply_to, rejected)
         if rejected.code is ErrorCode.TIMEOUT:

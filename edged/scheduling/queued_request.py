@@ -59,6 +59,9 @@ class QueuedRequest:
     """Whose share it counts against; see ``FairShare``. Known from when it enters the queue."""
     rise_s: float = 0.0
     """By how much its promise raised the level of its payer."""
+    wanted_s: float = 0.0
+    """How long it takes alone: for so long a one, time is kept once this one has ended. 0 if it has
+    no time to spare, or could not be answered in any case."""
     num_prefilled: int = 0
     """Tokens of the prompt, and of the answer before a pause, that are in the KV cache, whether
     computed or reused; 0 while it waits."""

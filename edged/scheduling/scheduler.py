@@ -128,13 +128,12 @@ class Scheduler(Generic[S]):
     def admission_test(self, entry: S, cost: CostEstimate, now_s: float) -> AdmissionTest:
         """Return the test of a request that has a place in the queue."""
         state, lend_s = self.at(now_s, cost), self._lend_s
-        work = Work.of(entry.num_prompt_tokens or 1, entry.max_tokens or entry.request.max_tokens)
+        work = Work.of(max(entry.num_prompt_tokens, 1), entry.max_tokens)
         alone_s = cost.margin * work.alone_s(cost)
         # Time is kept for those only who leave time to make room, with predictions as they are. A
         # request that leaves none runs at once or not at all, and has what the others leave.
         is_tight = entry.deadline_s - now_s < lend_s / 2 + alone_s
-        if not is_tight:
-            self._shares.want(entry.payer, alone_s)
+        entry.wanted_s = 0.0 if is_tight else alone_s
         part = self._part(entry, state, is_last=is_tight)
         if part.is_lowest:
             return state.admission_test(entry.deadline_s, is_next=True)
@@ -214,6 +213,8 @@ class Scheduler(Generic[S]):
 
     def remove(self, entry: S) -> None:
         """Remove a request that has ended."""
+        if entry.wanted_s and not entry.is_cancelled:
+            self._shares.want(entry.payer, entry.wanted_s)
         for entries in (self._preparing, self._waiting, self.running):
             if entry in entries:
                 entries.remove(entry)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from edged.engine.tokenizer import TemplateError
 from edged.node.events import Abandon, Drain, Prepared, Synced
+from edged.node.generation import Finished
+from edged.protocol.request import FinishReason
 from edged.scheduling.fair_share import ShareTerms
 from edged.scheduling.queued_request import RequestPhase
-from tests.fakes import LIMITS, REQUEST_BYTES, Bench, SlowJournal, open_journal
+from tests.fakes import LIMITS, REQUEST_BYTES, Bench, SlowJournal, open_journal, ran
 from tests.unit.test_suspects import DeadlyLanguage, life
 
 ASK = {"id": "a", "prompt": "x", "max_tokens": 5, "timeout_ms": 2000}
@@ -225,6 +228,70 @@ def test_one_client_s_requests_are_not_prepared_one_after_the_other_while_anothe
         order.append(bench.preparer.waiting[0].request.reply_to.request_id)
         bench.prepare()
     assert order == ["f1", "m1", "h1", "f2", "m2", "h2"]
+
+
+ACCOUNTS = ShareTerms({"bad": 1.0, "ha": 1.0, "panel": 1.0})
+"""Known from their first request on."""
+
+
+def of(bench: Bench, user: str, operation: str = "generate", **members: object) -> str | None:
+    """Let an account ask, and return the code of a refusal at once."""
+    before = len(bench.transport.replies)
+    topic = f"edged/kitchen/client/{user}/request/{operation}"
+    bench.deliver({"prompt": "x", "max_tokens": 40} | members, operation, topic=topic)
+    replies = (sent.json for sent in bench.transport.replies[before:])
+    return next((it["error"]["code"] for it in replies if "error" in it), None)
+
+
+def asks_too_long_a_prompt(bench: Bench) -> None:
+    assert (
+        of(bench, "bad", prompt="x" * 300, max_tokens=255, timeout_ms=300_000) == "prompt_too_long"
+    )
+
+
+def asks_what_no_template_takes(bench: Bench) -> None:
+    bench.language.error = TemplateError("no")
+    assert of(bench, "bad", max_tokens=255, timeout_ms=300_000) == "bad_request"
+    bench.language.error = None
+
+
+def cancels(bench: Bench) -> None:
+    assert of(bench, "bad", id="b", max_tokens=255, timeout_ms=300_000) is None
+    assert of(bench, "bad", "cancel", id="b") is None
+    run = bench.worker.jobs[-1]
+    ran(run, bench.clock(), None, num_output_tokens=0)
+    bench.take(Finished(run, run.end(FinishReason.CANCELLED), bench.clock()))
+
+
+@pytest.mark.parametrize("act", [asks_too_long_a_prompt, asks_what_no_template_takes, cancels])
+def test_no_time_is_kept_for_what_could_not_be_answered_or_was_cancelled(
+    act: Callable[[Bench], None],
+) -> None:
+    """One such request in five minutes would keep all others from all that takes longer."""
+    bench = Bench(limits=replace(LIMITS, max_waiting=8, share_terms=ACCOUNTS))
+    act(bench)
+    bench.clock.advance(60.0)
+    assert [of(bench, "ha", id=f"h{number}", timeout_ms=30_000) for number in range(3)] == [
+        None
+    ] * 3
+
+
+def test_no_time_is_kept_for_more_than_the_context_has() -> None:
+    """It could write 255 tokens in 22 s, whatever it asks for."""
+    bench = Bench(limits=replace(LIMITS, max_waiting=8, share_terms=ACCOUNTS))
+    assert of(bench, "bad", max_tokens=100_000, timeout_ms=300_000) is None
+    (state,) = bench.node.scheduler.running
+    assert 22.0 < state.wanted_s < 23.0
+
+
+def test_a_decision_has_as_much_time_to_spare_as_it_leaves() -> None:
+    """It writes nothing, so the 128 tokens of a request that says nothing are not counted."""
+    bench = Bench(limits=replace(LIMITS, max_waiting=8, share_terms=ACCOUNTS))
+    assert of(bench, "panel", timeout_ms=60_000) is None
+    bench.finish()
+    lamp = {"type": "choice", "choices": ["on", "off"], "probabilities": True}
+    prompt = "x" * 200
+    assert of(bench, "ha", prompt=prompt, format=lamp, timeout_ms=5000, max_tokens=None) is None
 
 
 def test_an_exit_in_the_tokenizer_marks_the_request_that_caused_it(tmp_path: Path) -> None:
