@@ -14,7 +14,14 @@ from edged.protocol.request import Client, Priority
 from edged.scheduling.admission import RESERVE
 from edged.scheduling.latency_model import CostEstimate
 from edged.scheduling.queued_request import S
-from edged.scheduling.schedulability import AdmissionTest, Batch, Commitment, EdfSchedule, Share
+from edged.scheduling.schedulability import (
+    NOTHING,
+    AdmissionTest,
+    Batch,
+    Commitment,
+    EdfSchedule,
+    Share,
+)
 
 
 @dataclass(frozen=True)
@@ -170,5 +177,10 @@ class DispatchState(Generic[S]):
 
     def _can_start(self, entry: S, waiting: Sequence[S], batch: Batch) -> bool:
         rest = [self._commitments[other] for other in waiting if other is not entry]
-        # Less urgent requests must not use up the slack that a person will need.
-        return batch.can_add(entry.full_work(), rest, RESERVE[entry.request.priority])
+        # Less urgent requests must not use up the slack that a person will need. Where there is
+        # none, a person needs the time that a batch saves, and the last slot.
+        reserve = RESERVE[entry.request.priority]
+        is_last_slot = len(batch.works) + 1 >= self.num_slots
+        if not (is_last_slot or self._schedule(()).is_feasible(reserve)):
+            reserve = NOTHING
+        return batch.can_add(entry.full_work(), rest, reserve)

@@ -624,6 +624,15 @@ def test_a_batch_is_not_joined_where_it_would_delay_a_queued_one() -> None:
     assert started(scheduler) == [1, 3]
 
 
+def test_a_batch_is_joined_although_the_queue_leaves_no_time_for_a_person() -> None:
+    """One by one they take 12 of 13 s, of which 2.6 are for a person: together they save as much.
+
+    A client that is alone, or was promised least, is promised all of the time.
+    """
+    scheduler = filled(*(entry(key, deadline_s=13.0) for key in (1, 2, 3, 4)), num_slots=4)
+    assert started(scheduler) == [1, 2, 3, 4]
+
+
 def test_what_can_start_at_once_is_admitted_although_it_could_not_wait() -> None:
     first = entry(1, deadline_s=5.0, priority=INTERACTIVE)
     for num_slots, has_room in ((1, False), (2, True)):
