@@ -125,9 +125,17 @@ class Batch:
     @property
     def misses_deadline(self) -> list[bool]:
         """Whether each completes after its deadline."""
+        return self._misses(self.completions_s)
+
+    @property
+    def is_lost(self) -> list[bool]:
+        """Whether each misses its deadline even without the margin."""
+        return self._misses([s / self.cost.margin for s in self.completions_s])
+
+    def _misses(self, completions_s: Sequence[float]) -> list[bool]:
         return [
             self.now_s + completion_s > work.deadline_s + EPSILON_S
-            for completion_s, work in zip(self.completions_s, self.works, strict=True)
+            for completion_s, work in zip(completions_s, self.works, strict=True)
         ]
 
     def with_work(self, work: Work) -> "Batch":
@@ -135,14 +143,14 @@ class Batch:
         return Batch(self.now_s, self.cost, [*self.works, work])
 
     def is_delayed_in(self, enlarged: "Batch") -> bool:
-        """Return whether one of these requests misses its deadline in ``enlarged`` only."""
-        pairs = zip(self.misses_deadline, enlarged.misses_deadline, strict=False)
-        return any(misses and not missed for missed, misses in pairs)
+        """Return whether a request that is not lost here misses its deadline in ``enlarged``."""
+        pairs = zip(self.is_lost, enlarged.misses_deadline, strict=False)
+        return any(misses and not is_lost for is_lost, misses in pairs)
 
     def can_add(self, work: Work, queued: Iterable["Commitment"], reserve: Reserve) -> bool:
         """Return whether a request can start beside these, and ``queued`` follow, all in time.
 
-        Deadlines that are missed without it, or that it would miss alone, do not count.
+        Deadlines that are lost without it, or that it would miss alone, do not count.
         """
         enlarged = self.with_work(work)
         if self.is_delayed_in(enlarged):

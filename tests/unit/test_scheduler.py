@@ -624,6 +624,16 @@ def test_a_batch_is_not_joined_where_it_would_delay_a_queued_one() -> None:
     assert started(scheduler) == [1, 3]
 
 
+def test_a_batch_is_not_joined_where_a_running_one_needs_the_margin_of_its_prediction() -> None:
+    """It needs 3 of 3.2 s, and 3.3 with the margin: it is late only if others delay it."""
+    scheduler = filled(entry(1, deadline_s=3.2), entry(2), num_slots=2)
+    cost = replace(SLOTS, margin=1.1)
+    started_one = start_next(scheduler, 0.0, cost)
+    assert started_one is not None
+    assert started_one.key == 1
+    assert start_next(scheduler, 0.0, cost) is None
+
+
 def test_a_batch_is_joined_although_the_queue_leaves_no_time_for_a_person() -> None:
     """One by one they take 12 of 13 s, of which 2.6 are for a person: together they save as much.
 
