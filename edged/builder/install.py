@@ -7,10 +7,10 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edged.builder.store import replace_folder
+from edged.bundle.disk import remove, take_name
 from edged.bundle.manifest import MANIFEST
 from edged.errors import BuildError
 
@@ -34,7 +34,7 @@ def check_target(folder: Path) -> None:
 
 @contextmanager
 def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder``, which is deleted after the block unless renamed.
+    """Yield an empty folder beside ``folder``; what has its name after the block is deleted.
 
     Args:
         folder: where the bundle will be installed.
@@ -55,7 +55,8 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
                 raise OSError(errno.ENOSPC, "too little space")
             yield partial
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                remove(partial)  # what was replaced, or an incomplete one
     except OSError as error:
         if error.errno in _FULL:
             raise BuildError(
@@ -71,7 +72,7 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
 
 
 def install(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``, replacing a bundle there.
+    """Rename ``partial`` to ``folder``; a bundle there gets the name ``partial``.
 
     Raises:
         BuildError: ``folder`` is neither empty nor a bundle.
@@ -79,4 +80,4 @@ def install(partial: Path, folder: Path) -> None:
     check_target(folder)
     for path in partial.iterdir():
         path.chmod(0o644)  # independent of the umask, as the folder
-    replace_folder(partial, folder)
+    take_name(partial, folder)

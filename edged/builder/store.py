@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from edged.bundle.disk import remove, take_name
 from edged.errors import BuildError
 
 # The file of an entry that lists all others with their hashes; written last.
@@ -89,32 +90,10 @@ def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
         try:
             yield partial
-            replace_folder(partial, folder)
+            take_name(partial, folder)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; what was there is moved away first, and deleted last.
-
-    Another process may do the same at the same time: then one of the two stays.
-
-    Raises:
-        OSError: It cannot be renamed; what was there is back.
-    """
-    old = Path(tempfile.mkdtemp(prefix=".old-", dir=partial.parent))
-    # So that no reader sees a half-deleted folder.
-    with contextlib.suppress(FileNotFoundError):
-        folder.replace(old / folder.name)
-    try:
-        partial.replace(folder)
-    except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             with contextlib.suppress(OSError):
-                (old / folder.name).replace(folder)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+                remove(partial)  # what had the name, or an incomplete one
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:

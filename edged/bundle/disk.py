@@ -6,8 +6,10 @@ a file when the file was. ``tests/fake_disk.py`` stands in for this class and lo
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,11 +87,7 @@ class Disk:
 
     def remove(self, path: Path) -> None:
         """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        remove(path)
 
     def sync(self, folder: Path) -> None:
         """Have the names in a folder on the disk; blocks."""
@@ -118,6 +116,44 @@ def exchange_names(one: Path | str, other: Path | str, folder_fd: int = _AT_FDCW
     if rename(folder_fd, os.fsencode(one), folder_fd, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"cannot exchange folders: {os.strerror(number)}", str(other))
+
+
+def take_name(partial: Path | str, name: Path | str, folder_fd: int = _AT_FDCWD) -> None:
+    """Give a folder the name of what it replaces, which has the folder's name from then on.
+
+    Whoever reads finds what was there or the folder, also after a power cut if the files of the
+    folder are on the disk. Where names cannot be exchanged, there is neither for a moment.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+
+    def rename() -> None:
+        os.rename(partial, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+
+    try:
+        rename()  # where nothing has the name, or an empty folder
+    except OSError:
+        try:
+            exchange_names(partial, name, folder_fd)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+                raise
+            remove(name, folder_fd)
+            rename()
+
+
+def remove(name: Path | str, folder_fd: int = _AT_FDCWD) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing if it is not there.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=folder_fd)
+        else:
+            os.unlink(name, dir_fd=folder_fd)
 
 
 def make_folders(folder: Path) -> None:

@@ -17,9 +17,9 @@ from edged.builder.store import (
     hash_files,
     new_entry,
     open_entry,
-    replace_folder,
     seal,
 )
+from edged.bundle.disk import take_name
 from edged.errors import BuildError
 
 
@@ -45,6 +45,15 @@ def test_an_entry_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "entry" / "a").exists()
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    make(tmp_path / "other")
+    (tmp_path / "entry").symlink_to("other")
+    make(tmp_path / "entry")
+    assert not (tmp_path / "entry").is_symlink()
+    assert open_entry(tmp_path / "other") == {"fact": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"entry", "other"}
+
+
 def test_a_failed_entry_leaves_nothing(tmp_path: Path) -> None:
     def write() -> None:
         with new_entry(tmp_path / "entry", 10) as partial:
@@ -68,17 +77,16 @@ def test_the_record_of_an_older_version_is_read(tmp_path: Path) -> None:
 def test_of_two_builds_at_once_one_entry_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one puts its entry there just after this one has moved the old one away."""
-    entry, kept, rename = tmp_path / "entry", tmp_path / "kept", Path.replace
-    make(entry)
-    shutil.copytree(entry, kept)
+    """The other one puts its entry there just before this one does."""
+    entry, kept, rename = tmp_path / "entry", tmp_path / "kept", os.rename
+    make(kept)
 
-    def replace(path: Path, target: Path) -> Path:
+    def late(path: Path, target: Path, **at: int) -> None:
         if target == entry:
             shutil.copytree(kept, entry)
-        return rename(path, target)
+        rename(path, target, **at)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "rename", late)
     make(entry)
     assert open_entry(entry) == {"fact": 1}
     assert {path.name for path in tmp_path.iterdir()} == {"entry", "kept"}
@@ -87,9 +95,30 @@ def test_of_two_builds_at_once_one_entry_stays(
 def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
     make(tmp_path / "entry")
     with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "none", tmp_path / "entry")
+        take_name(tmp_path / "none", tmp_path / "entry")
     assert open_entry(tmp_path / "entry") == {"fact": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_an_entry_is_there_at_each_moment_of_its_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, or without power, a build leaves the old one or the new one."""
+    entry, found = tmp_path / "entry", []
+    make(entry)
+
+    def watched(change: Callable[..., object]) -> Callable[..., None]:
+        def changed(*given: object, **options: object) -> None:
+            change(*given, **options)
+            found.append(open_entry(entry))
+
+        return changed
+
+    for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    make(entry)
+    assert found
+    assert None not in found
 
 
 @pytest.mark.parametrize("damage", ["flip", "grow", "extra", "missing", "record", "none"])

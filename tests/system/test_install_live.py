@@ -191,7 +191,7 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(
         raise OSError(errno.EINVAL, "cannot")
 
     if not can_exchange:
-        monkeypatch.setattr(files, "exchange_names", cannot_exchange)
+        monkeypatch.setattr("edged.bundle.disk.exchange_names", cannot_exchange)
     with files.opened_folder(Path("/"), tmp_path) as folder_fd:
         for text in (b"old", b"new"):
             files.replace_folder(folder_fd, "model", partial(fill, text=text))

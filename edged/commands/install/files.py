@@ -7,12 +7,11 @@ when a folder is opened, since only root can make them where edged is installed.
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edged.bundle.disk import exchange_names
+from edged.bundle.disk import remove, take_name
 from edged.bundle.plain_file import open_plain
 from edged.commands.install.layout import InstallError
 
@@ -70,7 +69,7 @@ def read_plain(name: Path | str, folder_fd: int | None = None) -> tuple[bytes, i
 def replace_file(folder_fd: int, name: str, content: bytes, mode: int) -> None:
     """Replace a file atomically; a secret is never readable by others."""
     partial = f".{name}.partial"
-    remove(folder_fd, partial)
+    remove(partial, folder_fd)
     file_fd = open_plain(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=folder_fd)
     with os.fdopen(file_fd, "wb") as file:
         os.fchmod(file.fileno(), mode)  # independent of the umask
@@ -87,7 +86,7 @@ def replace_folder(folder_fd: int, name: str, fill: Callable[[int], object]) -> 
     has the files on the disk.
     """
     partial = f".{name}.partial"
-    remove(folder_fd, partial)
+    remove(partial, folder_fd)
     os.mkdir(partial, 0o700, dir_fd=folder_fd)
     try:
         partial_fd = os.open(partial, _FOLDER | os.O_NOFOLLOW, dir_fd=folder_fd)
@@ -97,25 +96,7 @@ def replace_folder(folder_fd: int, name: str, fill: Callable[[int], object]) -> 
             os.fsync(partial_fd)
         finally:
             os.close(partial_fd)
-        _take_name(folder_fd, partial, name)
+        take_name(partial, name, folder_fd)
     finally:
-        remove(folder_fd, partial)  # what had the name, or an incomplete one
+        remove(partial, folder_fd)  # what had the name, or an incomplete one
     os.fsync(folder_fd)
-
-
-def _take_name(folder_fd: int, partial: str, name: str) -> None:
-    try:
-        exchange_names(partial, name, folder_fd)
-    except OSError:
-        # Nothing has the name, or the file system cannot exchange two.
-        remove(folder_fd, name)
-        os.rename(partial, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-
-
-def remove(folder_fd: int, name: str) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
-            shutil.rmtree(name, dir_fd=folder_fd)
-        else:
-            os.unlink(name, dir_fd=folder_fd)

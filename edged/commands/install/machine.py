@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from edged.bundle.disk import remove
 from edged.bundle.folder import copy_bundle, open_bundle
 from edged.commands.install import files
 from edged.commands.install.layout import InstallError
@@ -99,7 +100,7 @@ class Machine:
         if owner is not None and status.st_uid != owner:
             print(f"{path} stays: it is not the service's")
             return
-        self._change_in(path, f"remove {path}", lambda fd: files.remove(fd, path.name))
+        self._change_in(path, f"remove {path}", lambda fd: remove(path.name, fd))
 
     def run(self, what: str, words: Sequence[str], limit_s: float | None = None) -> None:
         """Run a program and wait for its end.
