@@ -4,7 +4,9 @@ Rule: the result is one ``Config``, or an error that names the option or the key
 """
 
 import argparse
+import contextlib
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +77,7 @@ def configured_broker(broker: BrokerConfig) -> BrokerAddress:
     """
     password = broker.password
     if broker.password_file is not None:
+        _check_regular(broker.password_file, "broker.password_file")
         password = read_password_file(broker.password_file, "broker.password_file")
     return BrokerAddress(broker.host, broker.port, broker.tls, broker.username, password)
 
@@ -97,4 +100,16 @@ def check_broker_files(broker: BrokerConfig) -> None:
     """
     configured_broker(broker)
     if broker.ca_file is not None:
+        _check_regular(broker.ca_file, "broker.ca_file")
         tls_context(broker.ca_file)
+
+
+def _check_regular(path: Path, key: str) -> None:
+    """Refuse what may be waited for without an end, such as a named pipe.
+
+    Raises:
+        UnavailableError: It is no regular file, nor a link to one.
+    """
+    with contextlib.suppress(OSError):  # reading it says what is wrong
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnavailableError(f"{key}: {path}: not a regular file; name one")

@@ -1,5 +1,6 @@
 """``edged check``: what would stop a start is found without one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 
 from edged.bundle.folder import open_bundle
 from edged.cli import main
-from edged.config.keys import Config
+from edged.config.keys import BrokerConfig, Config
 from edged.config.load import load_config
 from edged.daemon.check import changed, check
+from edged.daemon.invocation import check_broker_files
 from edged.daemon.loader import load
 from edged.errors import BundleError, ConfigError, EdgedError, ExitCode, UnavailableError
 from tests.signing import private_key, public_pem, sign
@@ -61,6 +63,17 @@ def test_what_would_stop_the_start_or_hold_it_up_is_named(
 ) -> None:
     with pytest.raises(kind, match=key):
         check(config_of(bundle, more))
+
+
+def test_what_is_no_regular_file_is_refused_with_its_key() -> None:
+    """A named pipe would be waited for; this is a device, so that a failure ends the test."""
+    device = Path(os.devnull)
+    for key, broker in (
+        ("password_file", BrokerConfig(username="a", password_file=device)),
+        ("ca_file", BrokerConfig(tls=True, ca_file=device)),
+    ):
+        with pytest.raises(UnavailableError, match=f"broker.{key}: {device}: not a regular file"):
+            check_broker_files(broker)
 
 
 def test_with_a_key_a_model_that_is_not_signed_neither_starts_nor_is_taken_up(
