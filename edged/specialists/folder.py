@@ -26,7 +26,7 @@ from edged.specialists.gate_examples import GateExamples
 from edged.specialists.head import Head, Scaler
 from edged.specialists.linear import Linear
 from edged.specialists.names import NAME, check_names
-from edged.specialists.replacing import replace_files
+from edged.specialists.replacing import read_described, replace_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,7 +272,7 @@ def read_specialist(
     said = Layout(description.num_layers, description.hidden_size)
     if layout is not None and said != layout:
         raise BundleError(f"{folder}: reads {said}, the model gives {layout}; {REPAIR}")
-    data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES)
+    data = _read(folder / ARRAYS, MAX_ARRAYS_BYTES, description.arrays_sha256)
     if hashlib.sha256(data).hexdigest() != description.arrays_sha256:
         raise BundleError(f"{folder}: {ARRAYS} is not what {DESCRIPTION} says; {REPAIR}")
     if trust is not None:
@@ -283,9 +283,9 @@ def read_specialist(
         raise BundleError(f"{folder}: {ARRAYS}: {error}; {REPAIR}") from error
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, most: int, sha256: str | None = None) -> bytes:
     try:
-        return read_plain(path, most)
+        return read_plain(path, most) if sha256 is None else read_described(path, most, sha256)
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror}"
         if error.errno in (errno.EFBIG, errno.ELOOP, errno.EINVAL):

@@ -38,7 +38,7 @@ from edged.specialists.folder import (
     read_specialist,
 )
 from edged.specialists.names import NAME, check_names
-from edged.specialists.replacing import replace_files
+from edged.specialists.replacing import read_described, replace_files
 from edged.specialists.wording import (
     TEXT,
     Wording,
@@ -324,7 +324,7 @@ def read_files(
     factor = base.factor_from(description.base)
     if factor is None:
         raise BundleError(f"{folder}: taught to another model; {REPAIR}, with --model this bundle")
-    data = _read(folder / ADAPTER, MAX_BYTES)
+    data = _read(folder / ADAPTER, MAX_BYTES, description.adapter_sha256)
     if trust is not None:
         trust.check_read(folder, {WRITER: text, ADAPTER: data})
     # What is signed has the hash of the rest.
@@ -365,7 +365,7 @@ def _read_choice(
 ) -> ChoiceHead | None:
     if said is None:
         return None
-    found = _read(folder / DESCRIPTION, MAX_DESCRIPTION_BYTES)
+    found = _read(folder / DESCRIPTION, MAX_DESCRIPTION_BYTES, said.sha256)
     if hashlib.sha256(found).hexdigest() != said.sha256:
         raise BundleError(f"{folder}: {DESCRIPTION} is not what {WRITER} says; {REPAIR}")
     plain = BaseModel(base.source, base.tokenizer, base.plain_form, FEATURES_VERSION)
@@ -376,9 +376,9 @@ def _read_choice(
         raise BundleError(f"{folder}: {error}; {REPAIR}") from error
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, most: int, sha256: str | None = None) -> bytes:
     try:
-        return read_plain(path, most)
+        return read_plain(path, most) if sha256 is None else read_described(path, most, sha256)
     except OSError as error:
         raise BundleUnavailableError(f"{path}: cannot be read: {error.strerror}") from error
 

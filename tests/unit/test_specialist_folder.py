@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from edged.specialists.folder import (
 )
 from edged.specialists.gate_examples import GATE_VIEW, max_gate_examples
 from edged.specialists.lesson import taught
+from tests.fake_disk import FakeDisk, PowerCutError
 from tests.unit.lessons import (
     BASE,
     LAYOUT,
@@ -319,6 +322,55 @@ def test_the_numbers_that_may_be_taught_are_those_that_are_read(tmp_path: Path) 
     scale = replace(made.description.scale, low=-float(MAX_NUMBER), high=float(MAX_NUMBER))
     write_specialist(tmp_path, replace(made, description=replace(made.description, scale=scale)))
     assert read_specialist(tmp_path, BASE).description.scale == scale
+
+
+def after_a_cut(disk: FakeDisk, folder: Path, to: Path) -> Path:
+    """Copy a folder of a disk in memory to where it can be read."""
+    for name in disk.names(folder):
+        if (content := disk.read(folder / name)) is None:
+            after_a_cut(disk, folder / name, to / name)
+        else:
+            to.mkdir(parents=True, exist_ok=True)
+            (to / name).write_bytes(content)
+    return to
+
+
+def power_cuts(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, old: Callable[[], None], new: Callable[[], None]
+) -> Iterator[FakeDisk]:
+    """Yield the disk after ``new`` was cut before each of its steps."""
+    for step in itertools.count():
+        for is_kept in (lambda: False, lambda: True):
+            disk = FakeDisk()
+            monkeypatch.setattr("edged.specialists.replacing.Disk", lambda disk=disk: disk)
+            monkeypatch.setattr("edged.specialists.replacing.make_folders", disk.make_folder)
+            disk.make_folder(folder)
+            old()
+            disk.cut(lambda: True)
+            disk.steps_left = step
+            try:
+                new()
+            except PowerCutError:
+                disk.cut(is_kept)
+                yield disk
+            else:
+                return
+
+
+def test_a_power_cut_leaves_the_old_specialist_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Specialist
+) -> None:
+    folder, other = Path("/six"), taught(lesson(seed=2), lambda _: None)
+    found: list[str] = []
+    for disk in power_cuts(
+        monkeypatch,
+        folder,
+        lambda: write_specialist(folder, made),
+        lambda: write_specialist(folder, other),
+    ):
+        copy = after_a_cut(disk, folder, tmp_path / str(len(found)))
+        found.append(read_specialist(copy, BASE).description.arrays_sha256)
+    assert len(set(found)) == 2
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -43,7 +43,7 @@ from edged.specialists.writer import (
     write_writer,
 )
 from tests.unit.lessons import LAYOUT, drawn, lesson, number_lesson
-from tests.unit.test_specialist_folder import full_disk
+from tests.unit.test_specialist_folder import after_a_cut, full_disk, power_cuts
 from tests.unit.writers import BASE, DESCRIPTION, writer
 
 SHAPE = {"1.mlp.down_proj": ProductShape(inputs=6, inners=1, blocks=1, rank=1, width=4)}
@@ -54,6 +54,7 @@ PART = AdapterPart(
     np.ones((1, 1, 4), np.float32),
 )
 ADAPTER_BYTES = adapter_bytes({"1.mlp.down_proj": PART})
+OTHER_BYTES = adapter_bytes({"1.mlp.down_proj": replace(PART, up_scales=PART.up_scales * 2)})
 
 
 def write(folder: Path, description: WriterDescription = DESCRIPTION) -> WriterDescription:
@@ -361,6 +362,25 @@ def test_a_full_disk_leaves_the_writer_that_was_there(
         write_choice(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
     assert read_choice(tmp_path) is not None
+
+
+def test_a_power_cut_leaves_the_old_writer_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, described = Path("/writer"), replace(DESCRIPTION, base=CHOOSING)
+    head = ChoiceHead.of(taught(lesson(), lambda _: None), POWERS)
+    other = ChoiceHead.of(taught(lesson(seed=2), lambda _: None), POWERS)
+    found: list[float] = []
+    for disk in power_cuts(
+        monkeypatch,
+        folder,
+        lambda: write_writer(folder, described, ADAPTER_BYTES, head),
+        lambda: write_writer(folder, replace(described, shift=1.0), OTHER_BYTES, other),
+    ):
+        copy = after_a_cut(disk, folder, tmp_path / str(len(found)))
+        read = read_writer(copy, CHOOSING, SHAPE, LAYOUT)
+        found.append(read.description.shift)
+    assert set(found) == {DESCRIPTION.shift, 1.0}
 
 
 def test_the_choice_is_removed_only_after_its_successor_is_written(
