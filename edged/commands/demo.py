@@ -23,7 +23,7 @@ import psutil
 
 from edged.bundle.folder import open_bundle
 from edged.commands import ask, local_broker
-from edged.commands.local_daemon import SERVING, NotStartedError, started
+from edged.commands.local_daemon import SERVING, NotStartedError, notify_path, started
 from edged.errors import EdgedError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel
 from edged.specialists.writer import read_description
@@ -62,20 +62,24 @@ def main(arguments: argparse.Namespace) -> int:
     """Show a prompt and its answer, a decision, and a command; return an exit status.
 
     Raises:
-        UsageError: If the prompt is empty.
+        UsageError: If the prompt is empty, or the temporary folder's path too long.
     """
     if not arguments.prompt.strip():
         raise UsageError('--prompt: empty; ask something, as in `make demo PROMPT="Hello"`')
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    with tempfile.TemporaryDirectory(prefix="edged-demo-") as name:
+        folder = Path(name)
+        notify_path(folder)  # before the minutes of a build
+        return _show(arguments, folder)
+
+
+def _show(arguments: argparse.Namespace, folder: Path) -> int:
     bundle = _bundle(arguments.bundle)
-    with (
-        tempfile.TemporaryDirectory(prefix="edged-demo-") as folder,
-        _broker(Path(folder)) as broker,
-    ):
-        specialist, home = _taught(bundle, Path(folder)), _home(bundle)
+    with _broker(folder) as broker:
+        specialist, home = _taught(bundle, folder), _home(bundle)
         specialists = [one for one in (specialist, home) if one is not None]
-        with _daemon(bundle, broker.url, Path(folder), specialists) as daemon:
+        with _daemon(bundle, broker.url, folder, specialists) as daemon:
             _say(5, "asking", arguments.prompt)
             print()
             status = _ask(broker.url, "--stream", "--json", "--", arguments.prompt)

@@ -10,18 +10,32 @@ from pathlib import Path
 from typing import IO
 
 from edged.daemon.sdnotify import EXTENSION
-from edged.errors import EdgedError, ExitCode
+from edged.errors import EdgedError, ExitCode, UsageError
 
 READY = "READY=1"
 SERVING = "STATUS=serving"  # begins the status once it is subscribed
 STOP_LIMIT_S = 30.0
 _POLL_S = 0.25
+# linux/un.h, less the zero at the end.
+_MAX_ADDRESS_BYTES = 107
 
 
 class NotStartedError(EdgedError):
     """A daemon ended, waits for something missing, or took too long."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+def notify_path(folder: Path) -> Path:
+    """Return where the notification socket of a daemon in a temporary folder is.
+
+    Raises:
+        UsageError: The path is too long for one.
+    """
+    path = folder / "notify"
+    if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES:
+        raise UsageError(f"TMPDIR: {folder.parent} is too long for a socket in it; set TMPDIR=/tmp")
+    return path
 
 
 @contextlib.contextmanager
@@ -43,8 +57,9 @@ def started(
 
     Raises:
         NotStartedError: The notification was not sent.
+        UsageError: The folder's path is too long.
     """
-    path = folder / "notify"
+    path = notify_path(folder)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         path.unlink(missing_ok=True)
         notifications.bind(str(path))

@@ -128,6 +128,17 @@ def test_a_failed_start_quotes_the_daemons_log(bundle: Path, tmp_path: Path) -> 
     assert "not a bundle" in shown.stderr or str(tmp_path / "nothing") in shown.stderr
 
 
+def test_a_temporary_folder_too_long_for_a_socket_is_named_before_a_build(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    before = f"import os; os.environ['TMPDIR'] = {str(folder)!r};"
+    shown = demo("--bundle", str(tmp_path / "nothing"), before=before)
+    assert shown.returncode == 64
+    assert f"TMPDIR: {folder} is too long" in shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert shown.stdout == ""
+
+
 def test_an_empty_prompt_is_a_usage_error() -> None:
     shown = demo("--prompt", " ")
     assert shown.returncode == 64
