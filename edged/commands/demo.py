@@ -79,7 +79,7 @@ def _show(arguments: argparse.Namespace, folder: Path) -> int:
     with _broker(folder) as broker:
         specialist, home = _taught(bundle, folder), _home(bundle)
         specialists = [one for one in (specialist, home) if one is not None]
-        with _daemon(bundle, broker.url, folder, specialists) as daemon:
+        with _daemon(bundle, broker, folder, specialists) as daemon:
             _say(5, "asking", arguments.prompt)
             print()
             status = _ask(broker.url, "--stream", "--json", "--", arguments.prompt)
@@ -184,30 +184,35 @@ def _home(bundle: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _daemon(
-    bundle: Path, url: str, folder: Path, specialists: Sequence[Path]
+    bundle: Path, broker: local_broker.Broker, folder: Path, specialists: Sequence[Path]
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run ``edged run`` and wait until it serves.
 
     Raises:
-        DemoError: If it does not start; with the end of its log.
+        DemoError: If it does not start; with the end of its log. Or the broker has ended.
     """
     log_path = folder / "edged.log"
     command = [sys.executable, "-m", "edged", "run", "--model", str(bundle)]
-    command += ["--broker", url, "--node", NODE]
+    command += ["--broker", broker.url, "--node", NODE]
     if specialists:
         config = folder / "edged.yaml"
         config.write_text(json.dumps({"specialists": [str(one.resolve()) for one in specialists]}))
         command += ["--config", str(config)]
     started_s = time.monotonic()
+    ready = (SERVING, READY_TIMEOUT_S)
     try:
         with (
             log_path.open("wb") as log,
-            started(command, folder, SERVING, READY_TIMEOUT_S, log) as daemon,
+            started(command, folder, *ready, log, lambda: broker.is_running) as daemon,
         ):
             seconds = time.monotonic() - started_s
             _say(4, "daemon", f"ready after {seconds:.1f} s: model loaded, first answer generated")
             yield daemon
     except NotStartedError as error:
+        if not broker.is_running:
+            raise DemoError(
+                f"the broker, {broker.name} on {broker.url}, has ended; start the demo again"
+            ) from error
         tail = log_path.read_text(errors="replace").splitlines()[-8:]
         raise DemoError("the daemon did not start:\n  " + "\n  ".join(tail)) from error
 

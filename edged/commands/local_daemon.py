@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +45,7 @@ def started(
     sign: str,
     limit_s: float,
     log: IO[bytes] | int = subprocess.DEVNULL,
+    is_possible: Callable[[], bool] = lambda: True,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a daemon, yield it after a notification, and stop it afterwards.
 
@@ -54,6 +55,7 @@ def started(
         sign: Text in the notification.
         limit_s: Timeout for it.
         log: File for its log.
+        is_possible: Whether what the daemon needs is still there.
 
     Raises:
         NotStartedError: The notification was not sent.
@@ -70,7 +72,12 @@ def started(
             stderr=log,
         )
         with stopped(process):
-            if not _has_sent(process, notifications, sign, time.monotonic() + limit_s):
+            until_s = time.monotonic() + limit_s
+
+            def may_come() -> bool:
+                return process.poll() is None and is_possible() and time.monotonic() < until_s
+
+            if not _has_sent(notifications, sign, may_come):
                 raise NotStartedError("the daemon did not start; `edged run` shows the reason")
             yield process
 
@@ -89,11 +96,9 @@ def stopped(process: "subprocess.Popen[bytes]") -> Iterator[None]:
             process.wait()
 
 
-def _has_sent(
-    process: "subprocess.Popen[bytes]", notifications: socket.socket, sign: str, until_s: float
-) -> bool:
+def _has_sent(notifications: socket.socket, sign: str, may_come: Callable[[], bool]) -> bool:
     notifications.settimeout(_POLL_S)
-    while process.poll() is None and time.monotonic() < until_s:
+    while may_come():
         with contextlib.suppress(TimeoutError):
             notification = notifications.recv(4096).decode()
             if sign in notification or EXTENSION in notification:

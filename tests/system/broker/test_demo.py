@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edged.commands.demo import PORT
-from edged.commands.local_broker import MOSQUITTO, is_listening
+from edged.commands.demo import PORT, DemoError, _daemon
+from edged.commands.local_broker import MOSQUITTO, Broker, is_listening
 from tests.requirements import require
 from tests.system.broker.conftest import require_iotcore
 
@@ -137,6 +137,15 @@ def test_a_temporary_folder_too_long_for_a_socket_is_named_before_a_build(tmp_pa
     assert f"TMPDIR: {folder} is too long" in shown.stderr
     assert "Traceback" not in shown.stderr
     assert shown.stdout == ""
+
+
+def test_a_broker_that_ends_before_the_daemon_is_ready_is_named(tmp_path: Path) -> None:
+    ended = Broker("mosquitto", PORT, ["false"])
+    with (
+        pytest.raises(DemoError, match=f"mosquitto on mqtt://127.0.0.1:{PORT}, has ended"),
+        _daemon(tmp_path / "bundle", ended, tmp_path, []),
+    ):
+        pytest.fail("it cannot serve")
 
 
 def test_an_empty_prompt_is_a_usage_error() -> None:
