@@ -24,6 +24,7 @@ import psutil
 from edged.bundle.folder import open_bundle
 from edged.commands import ask, local_broker
 from edged.commands.local_daemon import SERVING, NotStartedError, notify_path, started
+from edged.commands.terminal import shown
 from edged.errors import EdgedError, ExitCode, UsageError
 from edged.specialists.adapter import AdaptedModel
 from edged.specialists.writer import read_description
@@ -108,7 +109,7 @@ def _end(number: int, _: object) -> NoReturn:
 
 
 def _say(step: int, what: str, detail: str) -> None:
-    print(f"[{step}/{_STEPS}] {what:<7} {detail}", flush=True)
+    print(f"[{step}/{_STEPS}] {what:<7} {shown(detail)}", flush=True)
 
 
 def _bundle(given: Path | None) -> Path:
@@ -229,7 +230,7 @@ def _decide(url: str, name: str) -> int:
     status, reply = _reply(url, "--specialist", name, REPORTED)
     if reply is not None:
         data, total_ms = reply["data"], reply["timing"]["total_ms"]
-        print(f"\n{data['text']}: {_certainty(data)}, decided in {total_ms} ms\n")
+        print(f"\n{shown(data['text'])}: {_certainty(data)}, decided in {total_ms} ms\n")
     return status
 
 
@@ -238,7 +239,7 @@ def _act(url: str) -> int:
     _say(7, "act", COMMAND)
     status, plain = _reply(url, COMMAND)
     if plain is not None:
-        text = " ".join(plain["data"]["text"].split())
+        text = shown(" ".join(plain["data"]["text"].split()))
         print(f"\nthe plain model says: {textwrap.shorten(text, _MAX_SHOWN, placeholder=' …')}")
         status, reply = _reply(url, "--specialist", "home", "--inputs", str(DEVICES), COMMAND)
         if reply is not None:
@@ -250,10 +251,10 @@ def _act(url: str) -> int:
 
 def _reply(url: str, *words: str) -> tuple[int, dict[str, Any] | None]:
     """Return the exit status of ``edged ask``, and the reply if it is an answer."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         status = _ask(url, "--json", *words)
-    reply = json.loads(shown.getvalue() or "{}")
+    reply = json.loads(output.getvalue() or "{}")
     return status, reply if reply.get("status") == "ok" else None
 
 

@@ -39,8 +39,10 @@ def test_it_asks_a_real_daemon_through_either_broker(bundle: Path, name: str) ->
     else:
         require_iotcore()
     before = WITHOUT_MOSQUITTO if name == "iotcore" else ""
-    shown = demo("--bundle", str(bundle), "--prompt", "hello", before=before)
+    shown = demo("--bundle", str(bundle), "--prompt", "hello\x1b[2J", before=before)
     assert shown.returncode == 0, shown.stderr
+    assert "[5/7] asking  hello\N{REPLACEMENT CHARACTER}[2J\n" in shown.stdout
+    assert "\x1b" not in shown.stdout
     assert f"broker  {name} on mqtt://127.0.0.1:" in shown.stdout
     assert '"status": "ok"' in shown.stdout
     assert "mosquitto_pub" in shown.stdout
