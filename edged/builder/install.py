@@ -5,12 +5,12 @@ Rule: a folder that is not a bundle is never replaced, and a bundle is replaced 
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from edged.bundle.disk import remove, take_name
+from edged.builder.store import partial_folder
+from edged.bundle.disk import take_name
 from edged.bundle.manifest import MANIFEST
 from edged.errors import BuildError
 
@@ -46,17 +46,11 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
     """
     parent = folder.absolute().parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:64]}-", dir=parent))
-        try:
-            # mkdtemp makes it private, but the daemon's own user must read the bundle.
+        with partial_folder(folder.absolute()) as partial:
+            # It is made private, but the daemon's own user must read the bundle.
             partial.chmod(0o755)
-            if shutil.disk_usage(parent).free < need_bytes:
-                raise OSError(errno.ENOSPC, "too little space")
+            _check_room(parent, need_bytes)
             yield partial
-        finally:
-            with suppress(OSError):
-                remove(partial)  # what was replaced, or an incomplete one
     except OSError as error:
         if error.errno in _FULL:
             raise BuildError(
@@ -69,6 +63,11 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
                 f"{parent}: cannot be written ({error.strerror}); give another folder with --output"
             ) from error
         raise
+
+
+def _check_room(folder: Path, need_bytes: int) -> None:
+    if shutil.disk_usage(folder).free < need_bytes:
+        raise OSError(errno.ENOSPC, "too little space")
 
 
 def install(partial: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ when it is complete.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.bundle.disk import remove, take_name
+from edged.bundle.plain_file import opened_folder
 from edged.errors import BuildError
 
 # The file of an entry that lists all others with their hashes; written last.
@@ -83,17 +85,49 @@ def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
     Raises:
         BuildError: The disk has less than ``need_bytes`` left, or fills up while writing.
     """
-    with disk_errors(folder.parent, need_bytes):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder.parent, need_bytes), partial_folder(folder) as partial:
         if shutil.disk_usage(folder.parent).free < need_bytes:
             raise BuildError(no_space(folder.parent, need_bytes))
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
-        try:
-            yield partial
-            take_name(partial, folder)
-        finally:
-            with contextlib.suppress(OSError):
-                remove(partial)  # what had the name, or an incomplete one
+        yield partial
+        take_name(partial, folder)
+
+
+@contextlib.contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; what has its name after the block is removed.
+
+    So is, before it, what a process left that was killed in such a block.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    parent, prefix = folder.parent, f".edged-{folder.name[:64]}-"
+    parent.mkdir(parents=True, exist_ok=True)
+    with opened_folder(parent) as parent_fd:
+        _lock(parent_fd)  # so that nobody finds one that is not locked yet
+        for path in parent.iterdir():
+            if path.name.startswith(prefix):
+                _remove_unless_locked(path)
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        partial_fd = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _lock(partial_fd)
+    try:
+        yield partial
+    finally:
+        with contextlib.suppress(OSError):
+            remove(partial)
+        os.close(partial_fd)
+
+
+def _lock(folder_fd: int) -> None:
+    with contextlib.suppress(OSError):  # where nothing can be locked, nothing is removed
+        fcntl.flock(folder_fd, fcntl.LOCK_EX)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with contextlib.suppress(OSError), opened_folder(path) as folder_fd:
+        fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:

@@ -92,6 +92,20 @@ def test_of_two_builds_at_once_one_entry_stays(
     assert {path.name for path in tmp_path.iterdir()} == {"entry", "kept"}
 
 
+def test_what_a_killed_build_left_is_removed_and_not_what_another_one_writes(
+    tmp_path: Path,
+) -> None:
+    with new_entry(tmp_path / "entry", 10) as partial:
+        left = partial.with_name(f"{partial.name[:-1]}~")
+        left.mkdir()
+        (left / "half").write_bytes(b"half")
+        make(tmp_path / "entry")
+        assert {path.name for path in tmp_path.iterdir()} == {"entry", partial.name}
+        seal(partial, {"fact": 2})
+    assert open_entry(tmp_path / "entry") == {"fact": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
 def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
     make(tmp_path / "entry")
     with pytest.raises(FileNotFoundError):
