@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edged.commands.broker_options import node_of_url
 from edged.commands.bundle_teacher import BundleTeacher
+from edged.commands.kept_answers import KeptAnswers
 from edged.commands.node_teacher import NodeTeacher
 from edged.errors import UsageError
 from edged.specialists.corrections import corrected, read_corrections
@@ -40,7 +41,7 @@ def gather(
     """Return the examples with an answer, and those that a teacher answered.
 
     Args:
-        arguments: of ``add_source_options``.
+        arguments: of ``add_source_options``, and ``output``.
         specialist: its name, as corrections have it.
         note: reports the share of the prompts that the teacher was asked about.
 
@@ -95,10 +96,17 @@ def _distilled(
         raise UsageError(f"--teacher: each prompt of {arguments.examples} has an answer already")
     labels = _labels(arguments.labels, answered)
     with _teacher(arguments, labels) as teacher:
-        opinions, unanswered = ask_all(teacher, asked, note)
+        # Not its URL, which may contain a password.
+        name, output = arguments.teacher.rpartition("@")[2], arguments.output.resolve()
+        # Not in the folder: a signature is one of all that is in it.
+        path = output.with_name(f"{output.name}.asked.jsonl")
+        kept = KeptAnswers(teacher, name, labels, path)
+        if kept.num_known:
+            _say(f"{path}: goes on from {kept.num_known} answers of a run that was ended")
+        opinions, unanswered = ask_all(kept, asked, note)
         own = [one for one in answered if one.file == str(arguments.examples) and one.answer]
-        _check_teacher(teacher, own[:_NUM_CHECKED], labels)
-    # Not its URL, which may contain a password.
+        _check_teacher(kept, own[:_NUM_CHECKED], labels)
+    kept.forget()
     _say(f"{arguments.examples}: the teacher answered {len(opinions)} of {len(asked)} prompts")
     for example in unanswered:
         _say(f"{example.place}: no answer; the prompt is left out")

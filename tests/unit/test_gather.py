@@ -12,9 +12,10 @@ import pytest
 from edged.commands import gather as module
 from edged.commands.broker_options import BrokerOptions
 from edged.commands.gather import gather
+from edged.commands.kept_answers import KeptAnswers
 from edged.commands.teach import add_source_options
 from edged.config.broker_url import BrokerAddress
-from edged.errors import UsageError
+from edged.errors import UnavailableError, UsageError
 from edged.specialists.examples import Example
 from tests.unit.test_examples import write
 
@@ -69,6 +70,7 @@ def teachers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTeacher]:
 def run(*words: object) -> tuple[list[Example], list[Example]]:
     parser = argparse.ArgumentParser()
     add_source_options(parser)
+    parser.set_defaults(output=Path(str(words[0])).with_name("home"))
     return gather(parser.parse_args([str(word) for word in words]), "home", lambda _: None)
 
 
@@ -104,6 +106,50 @@ def test_only_prompts_without_an_answer_are_asked_and_each_once(
         {"prompt": "dim the hall", "answer": "on"},
         {"prompt": "bright please", "answer": "on"},
     ]
+
+
+def test_a_run_that_was_ended_goes_on_from_the_answers_of_the_same_teacher(
+    tmp_path: Path, teachers: list[FakeTeacher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ask = write(tmp_path, *ROWS), FakeTeacher.ask
+    words = (path, "--teacher", "mqtt://me:hush@broker/attic")
+
+    def goes_away(teacher: FakeTeacher, example: Example) -> np.ndarray | None:
+        if len(teacher.asked) == 2:
+            raise UnavailableError("is offline")
+        return ask(teacher, example)
+
+    monkeypatch.setattr(FakeTeacher, "ask", goes_away)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            run(*words)
+    (kept,) = tmp_path.glob("home*")
+    assert "hush" not in kept.read_text()
+    with kept.open("a") as file:
+        file.write('{"prompt": "lights of')  # as a kill leaves it
+    monkeypatch.setattr(FakeTeacher, "ask", ask)
+    _, distilled = run(*words)
+    assert not kept.exists()
+    _, asked_at_once = run(*words)
+    assert distilled == asked_at_once
+    assert [one.asked for one in teachers] == [
+        ["dim the hall", "bright please"],
+        ["silent", "lights on"],
+        ["lights off"],
+        ["dim the hall", "bright please", "silent", "lights on", "lights off"],
+    ]
+
+
+def test_answers_of_another_teacher_or_of_other_labels_are_not_used(
+    tmp_path: Path, teachers: list[FakeTeacher]
+) -> None:
+    path = tmp_path / "kept"
+    example = Example("dim the hall", None, 1, "dim the hall")
+    for name, labels in (("a", ["off", "on"]), ("b", ["off", "on"]), ("b", ["off", "up"])):
+        KeptAnswers(FakeTeacher(name, labels), name, labels, path).ask(example)
+    path.write_text("[]\n")
+    KeptAnswers(FakeTeacher("b", labels), "b", labels, path).ask(example)
+    assert [one.asked for one in teachers] == [["dim the hall"]] * 4
 
 
 def test_a_corrected_review_wins_and_is_not_overwritten(
