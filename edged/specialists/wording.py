@@ -183,8 +183,8 @@ def _wording_of_home(schema: Mapping[str, Any]) -> Wording:
     if schema.keys() != {_HOME}:
         raise ShapeError(f".{_HOME}: nothing may stand beside it")
     services = home_services(schema[_HOME])
-    form = shape_of(form_of(services))
-    return Wording(WordingKind.COMPACT, schema, form, home=HomeMeaning(services))
+    home = HomeMeaning(services)  # first: what has a shape can be joined
+    return Wording(WordingKind.COMPACT, schema, shape_of(form_of(services)), home=home)
 
 
 def wording_of_tools(tools: object, answers: Sequence[Any]) -> Wording:

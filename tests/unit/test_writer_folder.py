@@ -104,6 +104,10 @@ def test_confidence_grows_with_the_probability_of_the_answer() -> None:
     assert confidence[-1] == pytest.approx(0.8808, abs=1e-3)
 
 
+NAMELESS = '{"type": "object", "required": [{}]}'
+SERVICE = '{"name": "light.turn_on", "parameters": {"type": "object", "properties": null}}'
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -114,6 +118,8 @@ def test_confidence_grows_with_the_probability_of_the_answer() -> None:
         ({"schema": "x" * 300_000}, "schema has more than 262144 characters"),
         ({"schema": "{"}, "Expecting property name"),
         ({"schema": "[7]"}, r"\[0\]: must be"),
+        ({"schema": f'[{{"name": "a", "parameters": {NAMELESS}}}]'}, "a list of names"),
+        ({"schema": f'{{"x-home": [{{"function": {SERVICE}}}]}}'}, "properties must be an object"),
         ({"schema": "7"}, "schema must be an object, or a list of functions"),
         ({"slope": 1e9}, "slope is not a number that could be"),
         ({"max_tokens": 0}, "max_tokens is not from 1 to 512"),

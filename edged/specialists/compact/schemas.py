@@ -111,7 +111,7 @@ def _document(schema: Mapping[str, Any]) -> Shape:
     Raises:
         ShapeError: It has no compact form.
     """
-    properties = schema.get("properties", {})
+    properties, required = _members(schema, "")
     lists = [
         name
         for name, one in properties.items()
@@ -120,11 +120,11 @@ def _document(schema: Mapping[str, Any]) -> Shape:
     if not lists:
         return _record(schema, "", 0, is_line=True)
     name, path = lists[0], f".properties.{lists[0]}"
-    if len(lists) > 1 or name not in schema.get("required", []):
+    if len(lists) > 1 or name not in required:
         raise ShapeError(f"{path}: only one list of objects is possible, which must be required")
     others = {key: one for key, one in properties.items() if key != name}
-    required = [one for one in schema.get("required", []) if one != name]
-    rest = _record({**schema, "properties": others, "required": required}, "", 0)
+    needed = [one for one in required if one != name]
+    rest = _record({**schema, "properties": others, "required": needed}, "", 0)
     return Listing(name, _lines(_checked(properties[name], path, "array"), path), rest)
 
 
@@ -318,10 +318,20 @@ def _list(schema: Mapping[str, Any], path: str, depth: int) -> Shape:
     return Items(item, *counts, is_unique=schema.get("uniqueItems") is True)
 
 
-def _record(schema: Mapping[str, Any], path: str, depth: int, *, is_line: bool = False) -> Record:
+def _members(schema: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the properties of an object, and the names of those that are required.
+
+    Raises:
+        ShapeError: They are none.
+    """
     properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, dict) or not isinstance(required, list):
-        raise ShapeError(f"{path}: properties must be an object, required a list")
+    if not isinstance(properties, dict) or not _are_texts(required):
+        raise ShapeError(f"{path}: properties must be an object, required a list of names")
+    return properties, required
+
+
+def _record(schema: Mapping[str, Any], path: str, depth: int, *, is_line: bool = False) -> Record:
+    properties, required = _members(schema, path)
     if isinstance(schema.get("additionalProperties"), dict):
         raise ShapeError(f"{path}.additionalProperties: a schema has no compact form here")
     if missing := [name for name in required if name not in properties]:
