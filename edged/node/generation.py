@@ -4,8 +4,6 @@ A ``Generation`` is what the node hands to the inference thread, and gets back w
 ended or made room for another. Rule: no clock and no engine; steps and times come in.
 """
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from edged.engine.steps import Prefilled, Token
 from edged.engine.stopping import StopMatcher
 from edged.errors import ErrorCode
+from edged.protocol.answer_json import read_answer
 from edged.protocol.request import (
     Answer,
     Energy,
@@ -335,21 +334,9 @@ class Generation:
 
     def _parsed(self) -> object:
         try:
-            return json.loads(self.text, parse_float=_finite)
+            return read_answer(self.text)
         except (ValueError, RecursionError):
             return None
-
-
-def _finite(digits: str) -> float:
-    """Return a number.
-
-    Raises:
-        ValueError: It is out of the range of a double: no reply has a value for it.
-    """
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError
-    return value
 
 
 @dataclass(frozen=True, slots=True)

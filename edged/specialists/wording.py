@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from edged.protocol.answer_json import read_answer
 from edged.specialists.compact.named import ReadInputs
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
 from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
@@ -97,7 +98,7 @@ class Wording:
             return text
         if self.shape is None:
             try:
-                return json.loads(text)
+                return read_answer(text)
             except (ValueError, RecursionError) as error:
                 raise AnswerError(": is not JSON") from error
         return self.shape.read(text, ReadInputs(inputs or {}))

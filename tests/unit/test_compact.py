@@ -389,8 +389,10 @@ def test_such_answers_are_written_as_json() -> None:
     assert wording.write({"a": [1, "é"]}) == '{"a":[1,"é"]}'
     assert wording.read('{"a":[1,"é"]}') == {"a": [1, "é"]}
     assert wording.grammar() is None
-    with pytest.raises(AnswerError):
-        wording.read("{")
+    # No reply has a value for the last one: it would be null, which the schema may not allow.
+    for text in ("{", "[1e999]"):
+        with pytest.raises(AnswerError):
+            wording.read(text)
 
 
 def test_multiples_are_listed() -> None:
