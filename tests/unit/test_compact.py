@@ -364,6 +364,8 @@ def test_without_anything_to_say_there_is_no_grammar() -> None:
         ({"type": "array", "items": {"type": "array"}}, ".items.items"),
         ({"type": "number", "multipleOf": 1e-9}, ""),
         ({"type": "integer", "minimum": 3, "maximum": 2}, ""),
+        ({"type": "integer", "multipleOf": 2.5}, ".multipleOf"),
+        ({"type": "integer", "minimum": 0, "maximum": 9, "multipleOf": 1e-30}, ".multipleOf"),
         ({"type": "integer", "minimum": "3"}, ".minimum"),
         ({"enum": [[1]]}, ""),
         ({"anyOf": []}, ".anyOf"),
@@ -393,6 +395,26 @@ def test_such_answers_are_written_as_json() -> None:
     for text in ("{", "[1e999]"):
         with pytest.raises(AnswerError):
             wording.read(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "integer", "minimum": 5, "maximum": 30, "multipleOf": 10}, [10, 20, 30]),
+        ({"type": "integer", "minimum": -25, "maximum": -5, "multipleOf": 10}, [-20, -10]),
+        ({"type": "integer", "minimum": -0.5, "maximum": 2.5}, [0, 1, 2]),
+        ({"type": "integer", "exclusiveMinimum": 0.5, "exclusiveMaximum": 2.5}, [1, 2]),
+        ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 3}, [1, 2]),
+        ({"type": "number", "minimum": 0.7, "maximum": 3.9, "multipleOf": 1}, [1, 2, 3]),
+        ({"type": "number", "exclusiveMinimum": 0.5, "maximum": 4, "multipleOf": 2}, [2, 4]),
+    ],
+)
+def test_only_numbers_within_the_bounds_can_be_said(
+    schema: dict[str, Any], expected: list[int]
+) -> None:
+    pattern = shape_of(schema).pattern({})
+    assert pattern is not None
+    assert [n for n in range(-40, 40) if re.fullmatch(pattern, str(n))] == expected
 
 
 def test_multiples_are_listed() -> None:

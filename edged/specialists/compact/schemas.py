@@ -5,7 +5,7 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from edged.specialists.compact.named import Named
@@ -243,15 +243,16 @@ def _number(kind: str, schema: Mapping[str, Any], path: str) -> Shape:
         if not abs(value) <= _LARGEST:
             raise ShapeError(f"{path}.{key}: is too large")
         bounds[key] = Decimal(str(value))
-    low = max(bounds.get("minimum", -Decimal(_LARGEST)), -Decimal(_LARGEST))
-    high = bounds.get("maximum", Decimal(_LARGEST))
     step = bounds.pop("multipleOf", None)
     decimals = _decimals(kind, bounds, step, path)
     least = Decimal(1).scaleb(-decimals)
+    # The first and the last of the numbers that are written with so many decimals.
+    low = _rounded(bounds.get("minimum", -Decimal(_LARGEST)), decimals, ROUND_CEILING)
+    high = _rounded(bounds.get("maximum", Decimal(_LARGEST)), decimals, ROUND_FLOOR)
     if "exclusiveMinimum" in bounds:
-        low = max(low, bounds["exclusiveMinimum"] + least)
+        low = max(low, _rounded(bounds["exclusiveMinimum"], decimals, ROUND_FLOOR) + least)
     if "exclusiveMaximum" in bounds:
-        high = min(high, bounds["exclusiveMaximum"] - least)
+        high = min(high, _rounded(bounds["exclusiveMaximum"], decimals, ROUND_CEILING) - least)
     if step is not None and step != least:
         return _steps(low, high, step, path)
     shape = Number(low, high, decimals)
@@ -264,12 +265,19 @@ def _number(kind: str, schema: Mapping[str, Any], path: str) -> Shape:
 
 def _decimals(kind: str, bounds: Mapping[str, Decimal], step: Decimal | None, path: str) -> int:
     if kind == "integer":
+        if step is not None and _places(step):
+            raise ShapeError(f"{path}.multipleOf: must be whole for integers")
         return 0
     known = [_DEFAULT_DECIMALS, *(_places(one) for one in bounds.values())]
     decimals = max(known) if step is None else _places(step)
     if decimals > MAX_DECIMALS:
         raise ShapeError(f"{path}: more than {MAX_DECIMALS} decimals have no compact form")
     return decimals
+
+
+def _rounded(number: Decimal, decimals: int, rounding: str) -> Decimal:
+    least = Decimal(1).scaleb(-decimals)
+    return number if _places(number) <= decimals else number.quantize(least, rounding)
 
 
 def _places(number: Decimal) -> int:
@@ -280,7 +288,8 @@ def _places(number: Decimal) -> int:
 def _steps(low: Decimal, high: Decimal, step: Decimal, path: str) -> Shape:
     if step <= 0:
         raise ShapeError(f"{path}.multipleOf: must be above 0")
-    first, last = -(-low // step), high // step
+    # Division of decimals rounds to zero.
+    first, last = low // step + (low % step > 0), high // step - (high % step < 0)
     if last - first >= _MAX_STEPS or last < first:
         raise ShapeError(f"{path}.multipleOf: 1 to {_MAX_STEPS} values are possible within bounds")
     values = [step * index for index in range(int(first), int(last) + 1)]
