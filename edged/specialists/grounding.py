@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edged.specialists.compact.records import Items, Lines, Listing, Record
+from edged.specialists.compact.records import Items, Lines, Listing, Record, is_fixed
 from edged.specialists.compact.shapes import (
     AnswerError,
     AnyOf,
@@ -196,7 +196,7 @@ def _record(record: Record, keys: Collection[str], key: str) -> Record:
     for one in record.fields:
         shape = (
             one.shape
-            if one == record.head
+            if one == record.head or is_fixed(one)  # neither is written as others are
             else with_grounding(one.shape, keys, f"{key}.{one.name}")
         )
         if isinstance(shape, Grounded) and one.is_required and not isinstance(shape.shape, Number):

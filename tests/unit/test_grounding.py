@@ -149,6 +149,15 @@ def test_what_needs_a_number_is_not_answered_where_none_of_its_range_is_said() -
     assert re.fullmatch(held.pattern({PROMPT: Heard("make it 20")}) or "", "heat level=20")
 
 
+def test_what_is_always_the_same_is_not_written_where_it_is_said() -> None:
+    fields = {"unit": {"enum": ["percent"]}, "level": {"type": "integer", "minimum": 0}}
+    parameters = {"type": "object", "properties": fields, "required": ["unit"]}
+    shape = tools_shape([{"function": {"name": "set", "parameters": parameters}}])
+    held = with_grounding(shape, [".arguments.unit", ".arguments.level"])
+    assert re.fullmatch(held.pattern({PROMPT: Heard("to 40 percent")}) or "", "set level=40")
+    assert shape.read("set level=40", {}) == call(unit="percent", level=40)
+
+
 def test_a_wording_holds_answers_to_the_prompt() -> None:
     wording = grounded(wording_of_tools(TOOLS, []), examples())
     free, held = wording.grammar(), wording.grammar({}, "in the garage")

@@ -147,7 +147,7 @@ class Record:
             yield from field.shape._parts(value, inputs)  # noqa: SLF001 - its own class
             return
         text = field.shape.write(value, inputs)
-        if field != self.head and not _is_fixed(field):
+        if field != self.head and not is_fixed(field):
             yield f"{field.key}={text}"
 
     def read(self, text: str, inputs: Inputs) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Record:
         """Return the expression of each part, and whether it is required; None if one cannot be."""
         found: list[tuple[str, bool]] = []
         for field in self.fields:
-            if field == self.head or _is_fixed(field):
+            if field == self.head or is_fixed(field):
                 continue
             parts = self._patterns_of(field, inputs)
             if parts is None and field.is_required:
@@ -230,7 +230,7 @@ class Record:
         return None if whole is None else [(whole, False)]
 
 
-def _is_fixed(field: Field) -> bool:
+def is_fixed(field: Field) -> bool:
     """Tell whether a field is always there with the same value, so that it need not be written."""
     return field.is_required and isinstance(field.shape, Listed) and len(field.shape.values) == 1
 
@@ -250,7 +250,7 @@ def _read_field(field: Field, texts: dict[str, str], inputs: Inputs) -> Any:  # 
     """
     if isinstance(field.shape, Record):
         return field.shape._read(texts, inputs)  # noqa: SLF001 - its own class
-    if _is_fixed(field) and isinstance(field.shape, Listed):
+    if is_fixed(field) and isinstance(field.shape, Listed):
         return field.shape.values[0]
     if field.key not in texts:
         raise AnswerError(": is missing")
