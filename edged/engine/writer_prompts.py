@@ -14,7 +14,7 @@ from edged.engine.tokenizer.inputs_template import InputsTemplate, InputsTemplat
 from edged.errors import BundleError
 from edged.protocol.request import ChatMessage, FormatType, OutputFormat
 from edged.specialists.compact.named import InputsError
-from edged.specialists.compact.shapes import AnswerError, Inputs
+from edged.specialists.compact.shapes import TOO_MANY, AnswerError, Inputs
 from edged.specialists.wording import Wording, WordingKind
 from edged.specialists.writer import Writer, heard
 
@@ -78,10 +78,7 @@ class WriterPrompts:
         except (InputsError, InputsTemplateError, AnswerError) as error:
             raise WritingError(str(error)) from error
         except FormatError as error:
-            raise WritingError(
-                "inputs: the answers that they allow are too many; send fewer of them, or shorter "
-                "names"
-            ) from error
+            raise WritingError(TOO_MANY) from error
         if writer.choice is None or constraint is None:
             return Prompted(prompt_ids, constraint)
         return Prompted(prompt_ids, ChoosingConstraint(constraint, self._tokenizer))

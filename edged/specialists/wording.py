@@ -111,7 +111,7 @@ class Wording:
             prompt: All that was said, without the template; None allows what was not said, too.
 
         Raises:
-            AnswerError: There is nothing to say with these inputs.
+            AnswerError: There is nothing to say with these inputs, or far too much.
             InputsError: The inputs are not what the schema needs.
         """
         if self.shape is None:
@@ -136,7 +136,7 @@ def lark(shape: Shape, inputs: Inputs) -> str:
     end where a longer one begins with it.
 
     Raises:
-        AnswerError: There is nothing to say with these inputs.
+        AnswerError: There is nothing to say with these inputs, or far too much.
     """
     pattern = shape.pattern(ReadInputs(inputs))
     if pattern is None:

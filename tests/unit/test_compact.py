@@ -3,6 +3,7 @@
 import json
 import re
 import string
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edged.specialists.compact import records, shapes
 from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.ranges import decimal_numbers, whole_numbers
 from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
-from edged.specialists.compact.shapes import AmbiguousError, AnswerError, same
+from edged.specialists.compact.shapes import AmbiguousError, AnswerError, either, same
 from edged.specialists.wording import WordingKind, lark, wording_of_schema, wording_of_tools
 from tests.schemas import problems
 
@@ -347,6 +349,38 @@ def test_without_anything_to_say_there_is_no_grammar() -> None:
     shape = shape_of({"type": "string", "x-inputs": {"list": "rooms"}})
     with pytest.raises(AnswerError, match="nothing can be answered"):
         lark(shape, {"rooms": []})
+
+
+def nested(depth: int, num_fields: int) -> dict[str, Any]:
+    """Objects that may be left out, each within the next: each has each of its fields first."""
+    fields: dict[str, Any] = {f"f{index}": {"type": "boolean"} for index in range(num_fields)}
+    within = {"within": nested(depth - 1, num_fields)} if depth else {}
+    last = {"last": {"type": "boolean"}}
+    return {"type": "object", "properties": fields | within | last, "required": ["last"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nested(7, 40),
+        {"type": "object", "properties": {f"f{n}": {"type": "boolean"} for n in range(3000)}},
+        {"anyOf": [nested(2, 8) for _ in range(200)]},
+    ],
+)
+def test_what_can_be_said_in_far_too_many_ways_is_refused_before_it_is_written_down(
+    schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def counted(patterns: Sequence[str]) -> str | None:
+        lengths.append(sum(map(len, patterns)))
+        return either(patterns)
+
+    for module in (shapes, records):
+        monkeypatch.setattr(module, "either", counted)
+    with pytest.raises(AnswerError, match=r"^inputs: the answers that they allow are too many"):
+        lark(shape_of(schema), {})
+    assert sum(lengths) < 20 * shapes.MAX_PATTERN_CHARACTERS
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from edged.specialists.compact.shapes import (
     Shape,
     either,
     escaped,
+    joined_length,
     same,
 )
 
@@ -208,13 +209,14 @@ class Record:
 
     def _patterns(self, inputs: Inputs) -> list[tuple[str, bool]] | None:
         """Return the expression of each part, and whether it is required; None if one cannot be."""
-        found: list[tuple[str, bool]] = []
+        found, length = list[tuple[str, bool]](), 0
         for field in self.fields:
             if field == self.head or is_fixed(field):
                 continue
             parts = self._patterns_of(field, inputs)
             if parts is None and field.is_required:
                 return None
+            length = joined_length(length, (pattern for pattern, _ in parts or []))
             found += parts or []
         return found
 
@@ -258,11 +260,16 @@ def _read_field(field: Field, texts: dict[str, str], inputs: Inputs) -> Any:  # 
 
 
 def _sequence(parts: Sequence[tuple[str, bool]]) -> str | None:
-    """Return the expression of one part at least, all required ones, with spaces between."""
-    firsts = []
+    """Return the expression of one part at least, all required ones, with spaces between.
+
+    Raises:
+        AnswerError: It is longer than an expression may be.
+    """
+    firsts, length = list[str](), 0
     for index, (pattern, is_required) in enumerate(parts):
         rest = [f" {one}" if needed else f"( {one})?" for one, needed in parts[index + 1 :]]
         firsts.append(pattern + "".join(rest))
+        length = joined_length(length, firsts[-1:])
         if is_required:
             break
     return either(firsts)

@@ -7,7 +7,7 @@ regular expression of what ``read`` takes.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
@@ -26,6 +26,9 @@ _QUOTED_CHARACTER = (
 )
 NOTHING = "-"
 EMPTY_LIST = "[]"
+# Of the expression of an answer: what a schema of 2 kB allows can take gigabytes to write down.
+MAX_PATTERN_CHARACTERS = 1 << 17
+TOO_MANY = "inputs: the answers that they allow are too many; send fewer of them, or shorter names"
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/\-&~#\"]")
 
 
@@ -64,6 +67,22 @@ def either(patterns: Sequence[str]) -> str | None:
     if len(different) == 1:
         return different[0]
     return f"({'|'.join(different)})" if different else None
+
+
+def joined_length(before: int, patterns: Iterable[str]) -> int:
+    """Return how long the parts of an expression are together.
+
+    Args:
+        before: Characters of the parts before.
+        patterns: More of them.
+
+    Raises:
+        AnswerError: They are longer than an expression may be.
+    """
+    length = before + sum(map(len, patterns))
+    if length > MAX_PATTERN_CHARACTERS:
+        raise AnswerError(TOO_MANY)
+    return length
 
 
 def quoted(text: str) -> str:
@@ -298,8 +317,12 @@ class AnyOf:
 
     def pattern(self, inputs: Inputs) -> str | None:
         """Return the expression of all of them."""
-        found = [option.pattern(inputs) for option in self.options]
-        return either([one for one in found if one is not None])
+        found, length = list[str](), 0
+        for option in self.options:
+            if (one := option.pattern(inputs)) is not None:
+                length = joined_length(length, [one])
+                found.append(one)
+        return either(found)
 
 
 def _claims(option: Shape, value: Any) -> bool:  # noqa: ANN401
