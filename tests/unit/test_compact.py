@@ -402,6 +402,7 @@ def test_what_can_be_said_in_far_too_many_ways_is_refused_before_it_is_written_d
         ({"type": "integer", "minimum": 0, "maximum": 9, "multipleOf": 1e-30}, ".multipleOf"),
         ({"type": "integer", "minimum": "3"}, ".minimum"),
         ({"enum": [[1]]}, ""),
+        ({"type": "string", "enum": [1]}, ".type"),
         ({"anyOf": []}, ".anyOf"),
         ({"anyOf": [{"type": "null"}], "minimum": 1}, ".minimum"),
         ({"type": "string", "x-inputs": {"list": "a", "as": "b"}}, ".x-inputs.as"),
@@ -449,6 +450,31 @@ def test_only_numbers_within_the_bounds_can_be_said(
     pattern = shape_of(schema).pattern({})
     assert pattern is not None
     assert [n for n in range(-40, 40) if re.fullmatch(pattern, str(n))] == expected
+
+
+def test_of_values_beside_a_type_those_of_it_can_be_said() -> None:
+    values = ["a", None, True, 1, 2.0, 0.5]
+    expected = {"string": ["a"], "integer": [1, 2.0], "number": [1, 2.0, 0.5], "null": [None]}
+    for kind, fitting in expected.items():
+        assert shape_of({"type": kind, "enum": values}) == shape_of({"enum": fitting})
+    assert shape_of({"type": ["boolean", "null"], "enum": values}) == shape_of(
+        {"enum": [None, True]}
+    )
+
+
+def test_what_several_alternatives_of_one_of_allow_is_no_answer() -> None:
+    options = [{"type": "integer", "maximum": 9}, {"type": "number"}, {"enum": ["off", 11]}]
+    fields: dict[str, Any] = {"type": "object", "properties": {"a": {"oneOf": options}}}
+    shape = shape_of(fields)
+    for value in (0.5, 10, "off"):
+        assert shape.read(shape.write({"a": value}, {}), {}) == {"a": value}
+    for value in (9, 11):
+        with pytest.raises(AnswerError):
+            shape.write({"a": value}, {})
+        with pytest.raises(AnswerError, match="several alternatives of oneOf"):
+            shape.read(f"a={value}", {})
+    fields["properties"]["a"] = {"anyOf": options}
+    assert shape_of(fields).read("a=9", {}) == {"a": 9}
 
 
 def test_multiples_are_listed() -> None:

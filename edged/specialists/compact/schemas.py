@@ -10,7 +10,7 @@ from typing import Any
 
 from edged.specialists.compact.named import Named
 from edged.specialists.compact.records import Field, Items, Lines, Listing, Record
-from edged.specialists.compact.shapes import AnyOf, FreeText, Listed, Number, Shape
+from edged.specialists.compact.shapes import AnyOf, FreeText, Listed, Number, Shape, is_of
 
 _KEY = re.compile(r"[\w-]+")
 MAX_CHARACTERS = 256
@@ -34,6 +34,7 @@ _KEYWORDS = {
     "null": set(),
 }
 _KEYWORDS["number"] = _KEYWORDS["integer"]
+_ANY = [*_KEYWORDS]
 
 
 class ShapeError(ValueError):
@@ -192,14 +193,14 @@ def _any_of(schema: Mapping[str, Any], path: str, depth: int, *, is_line: bool) 
     are_records = {isinstance(one, Record) for one in options}
     if len(are_records) > 1 or (not is_line and are_records == {True}):
         raise ShapeError(f"{path}.{key}: objects are possible at the top, or as lines, only")
-    return _ordered(options)
+    return _ordered(options, is_one=key == "oneOf")
 
 
-def _ordered(options: Sequence[Shape]) -> Shape:
+def _ordered(options: Sequence[Shape], *, is_one: bool = False) -> Shape:
     """Return any of the shapes; a text last, since it can be anything."""
     if len(options) == 1:
         return options[0]
-    return AnyOf(tuple(sorted(options, key=lambda one: isinstance(one, FreeText))))
+    return AnyOf(tuple(sorted(options, key=lambda one: isinstance(one, FreeText))), is_one)
 
 
 def _literal(schema: Mapping[str, Any], path: str) -> Shape:
@@ -210,7 +211,10 @@ def _literal(schema: Mapping[str, Any], path: str) -> Shape:
         raise ShapeError(f"{path}.enum: must be a list of values")
     if any(isinstance(value, dict | list) for value in values):
         raise ShapeError(f"{path}: only single values can be listed")
-    return Listed(tuple(values))
+    fitting = [value for value in values if is_of(value, schema.get("type", _ANY))]
+    if not fitting:
+        raise ShapeError(f"{path}.type: none of the values is of it")
+    return Listed(tuple(fitting))
 
 
 def _single(kind: str, schema: Mapping[str, Any], path: str) -> Shape:

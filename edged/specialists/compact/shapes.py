@@ -7,7 +7,7 @@ regular expression of what ``read`` takes.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
@@ -98,6 +98,15 @@ def plain_or_quoted(text: str) -> str:
 def _plain(value: float | None) -> str:
     # Of hundreds of numbers, JSON's encoder takes a millisecond.
     return repr(value) if type(value) in (int, float) else json.dumps(value)
+
+
+def is_of(value: Scalar, kinds: object) -> bool:
+    """Tell whether a value is of a type of JSON Schema, or of one of a list of them."""
+    names = kinds if isinstance(kinds, list) else [kinds]
+    if isinstance(value, bool | None | str):
+        return {bool: "boolean", str: "string"}.get(type(value), "null") in names
+    is_whole = isinstance(value, int) or value.is_integer()
+    return "number" in names or (is_whole and "integer" in names)
 
 
 def same(one: Any, other: Any) -> bool:  # noqa: ANN401 - of JSON
@@ -278,6 +287,8 @@ class AnyOf:
     """A value of one of several shapes; of what two of them read, the first decides."""
 
     options: tuple[Shape, ...]
+    is_one: bool = False
+    """Whether a value of several of them is none: ``oneOf``."""
 
     def write(self, value: Any, inputs: Inputs) -> str:  # noqa: ANN401
         """Return a text that is read as this value."""
@@ -304,16 +315,34 @@ class AnyOf:
             return False
 
     def read(self, text: str, inputs: Inputs) -> Any:  # noqa: ANN401
-        """Return what the first shape that can reads."""
+        """Return what the first shape that can reads.
+
+        Raises:
+            AnswerError: None of them can, or several of ``oneOf`` allow it.
+        """
         error: AnswerError = AnswerError(f": {_shown(text)} is none of the alternatives")
         for option in self.options:
             try:
-                return option.read(text, inputs)
+                value = option.read(text, inputs)
             except AmbiguousError as ambiguous:
                 error = ambiguous
             except AnswerError:
                 continue
+            else:
+                if self.is_one and sum(self._fitting(value, inputs)) > 1:
+                    raise AnswerError(f": {_shown(value)} is of several alternatives of oneOf")
+                return value
         raise error
+
+    def _fitting(self, value: Any, inputs: Inputs) -> Iterator[bool]:  # noqa: ANN401
+        """Yield whether it is a value of each of them."""
+        for option in self.options:
+            try:
+                option.write(value, inputs)
+            except AnswerError:
+                yield False
+            else:
+                yield True
 
     def pattern(self, inputs: Inputs) -> str | None:
         """Return the expression of all of them."""
