@@ -57,6 +57,7 @@ def taught(broker: Broker, folder: Path, *prompts: str) -> list[Example]:
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
     parser = argparse.ArgumentParser()
     add_source_options(parser)
+    parser.set_defaults(output=folder / "rooms")
     options = ["--teacher", f"{broker.url}/kitchen", "--labels", ",".join(ROOMS)]
     return gather(parser.parse_args([str(path), *options]), "rooms", lambda _: None)[1]
 
