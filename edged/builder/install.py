@@ -46,10 +46,9 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
     """
     parent = folder.absolute().parent
     try:
-        with partial_folder(folder.absolute()) as partial:
+        with partial_folder(folder.absolute(), need_bytes) as partial:
             # It is made private, but the daemon's own user must read the bundle.
             partial.chmod(0o755)
-            _check_room(parent, need_bytes)
             yield partial
     except OSError as error:
         if error.errno in _FULL:
@@ -63,11 +62,6 @@ def staging(folder: Path, need_bytes: int) -> Iterator[Path]:
                 f"{parent}: cannot be written ({error.strerror}); give another folder with --output"
             ) from error
         raise
-
-
-def _check_room(folder: Path, need_bytes: int) -> None:
-    if shutil.disk_usage(folder).free < need_bytes:
-        raise OSError(errno.ENOSPC, "too little space")
 
 
 def install(partial: Path, folder: Path) -> None:

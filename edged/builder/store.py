@@ -85,21 +85,19 @@ def new_entry(folder: Path, need_bytes: int) -> Iterator[Path]:
     Raises:
         BuildError: The disk has less than ``need_bytes`` left, or fills up while writing.
     """
-    with disk_errors(folder.parent, need_bytes), partial_folder(folder) as partial:
-        if shutil.disk_usage(folder.parent).free < need_bytes:
-            raise BuildError(no_space(folder.parent, need_bytes))
+    with disk_errors(folder.parent, need_bytes), partial_folder(folder, need_bytes) as partial:
         yield partial
         take_name(partial, folder)
 
 
 @contextlib.contextmanager
-def partial_folder(folder: Path) -> Iterator[Path]:
+def partial_folder(folder: Path, need_bytes: int) -> Iterator[Path]:
     """Yield an empty folder beside ``folder``; what has its name after the block is removed.
 
     So is, before it, what a process left that was killed in such a block.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be made, or the disk has less than ``need_bytes`` left: ``ENOSPC``.
     """
     parent, prefix = folder.parent, f".edged-{folder.name[:64]}-"
     parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +110,8 @@ def partial_folder(folder: Path) -> Iterator[Path]:
         partial_fd = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _lock(partial_fd)
     try:
+        if shutil.disk_usage(parent).free < need_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(parent))
         yield partial
     finally:
         with contextlib.suppress(OSError):

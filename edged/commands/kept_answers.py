@@ -39,9 +39,7 @@ class KeptAnswers:
         with suppress(OSError):
             make_folders(path.parent)
             rows = ({"prompt": prompt, "shares": found} for prompt, found in self._known.items())
-            partial = path.with_name(f"{path.name}.new")
-            partial.write_text(head + "".join(map(_line, rows)), encoding="ascii")
-            partial.replace(path)
+            begin_file(path, head + "".join(map(_line, rows)))
 
     def ask(self, example: Example) -> Doubles | None:
         """Return the probability of each label, as it is known or else as the teacher says.
@@ -62,6 +60,17 @@ class KeptAnswers:
         """Remove the file: another run asks anew."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def begin_file(path: Path, text: str) -> None:
+    """Replace a file of answers, which took minutes: it is whole at each time.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _line(row: Mapping[str, object]) -> str:

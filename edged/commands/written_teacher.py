@@ -18,6 +18,7 @@ from typing import Any
 
 from edged.commands.broker_options import node_of_url
 from edged.commands.gather import check_review
+from edged.commands.kept_answers import begin_file
 from edged.commands.node_teacher import AskedNode
 from edged.errors import UsageError
 from edged.specialists.dialogues import MAX_DIALOGUES, check_dialogue, dialogue_of
@@ -153,7 +154,8 @@ def with_answers(arguments: argparse.Namespace) -> Path:
     try:
         known = _known(path)
         arguments.output.mkdir(parents=True, exist_ok=True)
-        _begin(path, [*given, *(known[one.key] for one in asked if one.key in known)])
+        kept = [known[one.key] for one in asked if one.key in known]
+        begin_file(path, "".join(map(_line, [*given, *kept])))
         with AskedNode(target) as node:
             teacher = WrittenTeacher(node, wording, schema, shown)
             doubtful = _ask_all(teacher, [one for one in asked if one.key not in known], arguments)
@@ -257,13 +259,6 @@ def _known(path: Path) -> dict[str, Row]:
         # Nothing, or what a run that was ended had half written.
         os.truncate(path, len(content) - len(last))
     return {Asked(line, row).key: row for line, row in read_rows(path, MAX_DIALOGUES)}
-
-
-def _begin(path: Path, rows: Sequence[Row]) -> None:
-    # What was answered took minutes: the file is whole at each time.
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text("".join(map(_line, rows)), encoding="utf-8")
-    partial.replace(path)
 
 
 def _line(row: Row) -> str:

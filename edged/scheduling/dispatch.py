@@ -51,7 +51,7 @@ class DispatchState(Generic[S]):
         is_prefilling = any(entry.remaining_work().num_prefill for entry in self.running)
         num_tokens = self.cost.chunk_tokens if is_prefilling else 1
         run_s = self.cost.margin * self.cost.prefill_s(num_tokens)
-        schedules = [self._schedule(())]
+        schedules = [self._unpaused]
         schedules += [self._schedule(later[: i + 1], run_s) for i in range(len(later))]
         is_idle = not (self.running or self.waiting)  # then the first schedule starts at once
         if is_idle or len(self.running) >= self.num_slots:
@@ -165,6 +165,11 @@ class DispatchState(Generic[S]):
         return EdfSchedule(self.now_s, queued, max(batch.makespan_s, blocking_s))
 
     @cached_property
+    def _unpaused(self) -> EdfSchedule:
+        """Return the schedule if nothing is paused."""
+        return self._schedule(())
+
+    @cached_property
     def _commitments(self) -> dict[S, Commitment]:
         return {entry: entry.commitment(self.cost) for entry in (*self.waiting, *self.running)}
 
@@ -181,6 +186,6 @@ class DispatchState(Generic[S]):
         # none, a person needs the time that a batch saves, and the last slot.
         reserve = RESERVE[entry.request.priority]
         is_last_slot = len(batch.works) + 1 >= self.num_slots
-        if not (is_last_slot or self._schedule(()).is_feasible(reserve)):
+        if not (is_last_slot or self._unpaused.is_feasible(reserve)):
             reserve = NOTHING
         return batch.can_add(entry.full_work(), rest, reserve)
