@@ -634,6 +634,12 @@ def test_a_batch_is_not_joined_where_a_running_one_needs_the_margin_of_its_predi
     assert start_next(scheduler, 0.0, cost) is None
 
 
+def test_the_last_slot_is_left_to_a_person_where_the_queue_leaves_no_time() -> None:
+    entries = [entry(key, deadline_s=15.2) for key in (1, 2, 3, 4, 5)]
+    assert started(filled(*entries, num_slots=2)) == [1]
+    assert started(filled(*entries, num_slots=3)) == [1, 2, 3]
+
+
 def test_a_batch_is_joined_although_the_queue_leaves_no_time_for_a_person() -> None:
     """One by one they take 12 of 13 s, of which 2.6 are for a person: together they save as much.
 
