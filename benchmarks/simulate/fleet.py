@@ -2,7 +2,8 @@
 
 ``share`` is a broker's ``$share`` group, round robin; ``retry`` is the same with a client that
 tries up to three nodes if refused; ``two`` is a client that reads the retained ``state`` of two
-random nodes and asks the less loaded one; ``two-retry`` is both.
+random nodes and asks the less loaded one; ``two-retry`` is both. Clients are accounts that the
+broker vouches for.
 """
 
 import random
@@ -12,6 +13,7 @@ from benchmarks.simulate.node import Node
 from benchmarks.simulate.outcome import End, Outcome
 from benchmarks.simulate.trace import Ask
 from benchmarks.simulate.workloads import Device
+from edged.scheduling.fair_share import ShareTerms
 
 MAX_TRIES = 3
 _LOAD = 0.85
@@ -68,7 +70,8 @@ def run_fleet(policy: str, num_nodes: int, seed: int, device: Device) -> list[Ou
 
 
 def _node(slowdown: float, device: Device) -> Node:
-    return Node(device.cost, lambda _: slowdown, device.num_slots)
+    terms = ShareTerms(is_identity_required=True)
+    return Node(device.cost, lambda _: slowdown, device.num_slots, share_terms=terms)
 
 
 def _last_refusal(node: Node) -> int:

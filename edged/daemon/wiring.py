@@ -105,7 +105,11 @@ def limits_of(model: ResidentModel) -> Limits:
         kv_bytes_per_token=model.bundle.manifest.model.kv_bytes_per_token,
         max_waiting=config.queue.size,
         num_slots=model.engine.num_slots,
-        share_terms=ShareTerms(dict(config.queue.weights), config.queue.lend_s),
+        share_terms=ShareTerms(
+            dict(config.queue.weights),
+            config.queue.lend_s,
+            is_identity_required=config.security.identity == IDENTITY_REQUIRED,
+        ),
         plan=replace(model.memory.plan, specialists_bytes=size_bytes),
         model_id=model.bundle.model_id,
         escalation=escalation_target_of(config),

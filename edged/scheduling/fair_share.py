@@ -8,7 +8,8 @@ revoked, so they decide as well what may be promised.
 An account is one client. All senders without an account are one client together, of weight 1, which
 their reply topics share evenly: anybody can make up such names. Names that come and go take nothing
 from those that stay: a name is told apart from its second request on, and the first requests of all
-names are paid for by one client, the newcomers.
+names are paid for by one client, the newcomers. Where the broker vouches for accounts nobody makes
+them up: each pays for its first request.
 """
 
 import math
@@ -19,8 +20,10 @@ from edged.protocol.request import Client
 
 # A client counts as active for so long after its last request, even a refused one.
 ACTIVE_S = 300.0
-# Accounts that are told apart, and as many reply topics; and names of each that asked once.
+# Names of each kind that are told apart, and as many that asked once.
 MAX_NAMES = 128
+# Accounts that are told apart where the broker vouches for them.
+MAX_ACCOUNTS = 512
 # The part of the device that is kept at most for active clients without promises: with many of
 # them each is entitled to less than a request, and they do not all ask at the same time.
 MAX_KEPT = 0.5
@@ -42,6 +45,8 @@ class ShareTerms:
     """Of accounts; any other has 1."""
     lend_s: float = 2.0
     """Work that ends within so many seconds may be promised beyond a share."""
+    is_identity_required: bool = False
+    """Whether the broker vouches for the account of each request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,17 @@ class _Served:
 
 
 class _Names:
-    """The names of one kind: those told apart, and those that asked once."""
+    """The names of one kind: those told apart, and those that asked once.
 
-    def __init__(self, newcomers: Client) -> None:
+    Args:
+        newcomers: pays for all other requests.
+        are_certain: whether nobody can make names up.
+    """
+
+    def __init__(self, newcomers: Client, *, are_certain: bool = False) -> None:
         self._newcomers = newcomers
+        self._are_certain = are_certain
+        self._max_names = MAX_ACCOUNTS if are_certain else MAX_NAMES
         self._seen: dict[Client, None] = {}
         self.known: dict[Client, _Served] = {}
         """The one silent for longest first."""
@@ -81,8 +93,8 @@ class _Names:
         """Return who pays for a request: its client, or the newcomers."""
         if client in self.known or is_listed:
             return client
-        if client in self._seen and self._has_room(now_s):
-            del self._seen[client]
+        if (self._are_certain or client in self._seen) and self._has_room(now_s):
+            self._seen.pop(client, None)
             return client
         self._seen.pop(client, None)
         self._seen[client] = None
@@ -92,7 +104,7 @@ class _Names:
 
     def _has_room(self, now_s: float) -> bool:
         """Make room for a name, but never in place of one that is active."""
-        if len(self.known) < MAX_NAMES:
+        if len(self.known) < self._max_names:
             return True
         silent = next(iter(self.known))
         if now_s - self.known[silent].asked_s < ACTIVE_S:
@@ -106,11 +118,14 @@ class FairShare:
 
     Args:
         weights: of accounts; any other has 1.
+        is_identity_required: whether the broker vouches for the account of each request.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
+    def __init__(self, weights: Mapping[str, float], *, is_identity_required: bool = False) -> None:
         self._weights = weights
-        self._accounts, self._topics = map(_Names, _NEWCOMERS)
+        account, topic = _NEWCOMERS
+        self._accounts = _Names(account, are_certain=is_identity_required)
+        self._topics = _Names(topic)
 
     def restart(self) -> None:
         """Forget who was promised how much: nobody has a promise any more."""

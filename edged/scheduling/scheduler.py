@@ -44,7 +44,7 @@ class Scheduler(Generic[S]):
         self._preparing: list[S] = []
         self._waiting: list[S] = []
         self._lend_s = terms.lend_s
-        self._shares = FairShare(terms.weights)
+        self._shares = FairShare(terms.weights, is_identity_required=terms.is_identity_required)
 
     def __len__(self) -> int:
         """Count the queued requests: those that are prepared and those that wait."""

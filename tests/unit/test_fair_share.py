@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.protocol.request import Client
-from edged.scheduling.fair_share import ACTIVE_S, MAX_CREDIT_S, MAX_KEPT, MAX_NAMES, FairShare
+from edged.scheduling.fair_share import (
+    ACTIVE_S,
+    MAX_ACCOUNTS,
+    MAX_CREDIT_S,
+    MAX_KEPT,
+    MAX_NAMES,
+    FairShare,
+)
 from tests.examples import num_examples
 
 HA, PANEL, FLOOD = Client("ha"), Client("panel"), Client("flood")
@@ -26,6 +33,15 @@ def test_a_name_pays_for_itself_from_its_second_request_on() -> None:
     assert [made.ask(PANEL, {}, 0.0) for _ in range(3)] == [NEW_ACCOUNT, PANEL, PANEL]
     topic = Client(None, "reply/x")
     assert [made.ask(topic, {}, 0.0) for _ in range(2)] == [NEW_TOPIC, topic]
+
+
+def test_an_account_that_is_certain_pays_for_its_first_request_while_there_is_room() -> None:
+    made = FairShare({}, is_identity_required=True)
+    accounts = [Client(f"{number}") for number in range(MAX_ACCOUNTS)]
+    assert [made.ask(client, {}, 0.0) for client in accounts] == accounts
+    assert [made.ask(HA, {}, 1.0) for _ in range(2)] == [NEW_ACCOUNT] * 2
+    topic = Client(None, "reply/x")
+    assert [made.ask(topic, {}, 1.0) for _ in range(2)] == [NEW_TOPIC, topic]
 
 
 def test_who_is_alone_may_have_everything() -> None:

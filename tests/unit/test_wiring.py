@@ -153,6 +153,8 @@ def test_the_limits_are_the_models_and_the_configured_ones() -> None:
     assert (limits.model_id, limits.budget.limit_bytes) == ("tiny-int8@1fbea1", 1000)
     assert limits.max_waiting == 5
     assert limits.share_terms == ShareTerms({"ha": 2.0}, lend_s=1.0)
+    required = limits_of(model(config("security: {identity: required}")))
+    assert required.share_terms == ShareTerms(is_identity_required=True)
     sessions = limits.sessions
     assert (sessions.count, sessions.max_tokens, sessions.idle_s) == (3, 100, 60.0)
 
