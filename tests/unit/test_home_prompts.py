@@ -334,6 +334,7 @@ DOUBTS = [
     "leave it, and keep the garage door open",
     "don't, please, open the garage door",
     "no leave the garage door",
+    "open the garage door and after that",
 ]
 
 
@@ -352,6 +353,8 @@ def test_no_door_is_opened_on_a_condition_or_against_a_word(prompt: str) -> None
         "when you get a chance open the garage door please",
         "open the blinds, wait, no, the garage door",
         "open the blinds wait no the garage door",
+        "lamp off and after that open the garage door",
+        "blinds shut, swing the garage door wide open",
         "tom has no key and is here without his phone, open the garage door",
     ],
 )

@@ -48,10 +48,11 @@ _NEGATIONS = frozenset(("dont", "not", "never"))
 # These only in the same clause: "she is here without a key, unlock the door".
 _IN_CLAUSE = frozenset(("no", "without", "keep", "leave", "stop"))
 _CLAUSE = re.compile(r"[,;:.!?]\s")
-# "The shutter, wait, no, the skylight".
-_CORRECTION = re.compile(
+# "The shutter, wait, no, the skylight", "and after that unlock it".
+_NO_DOUBT = re.compile(
     r"\b(?:wait|sorry|oh|oops|uh|um|er|actually)\W+no\b"
     r"|\bno\W+(?:wait|sorry|i mean|i meant|hang on|hold on)\b"
+    r"|\band after that\b(?=\W+\w)"
 )
 _TAKEN_BACK = re.compile(
     r"\b(?:(?:don'?t|do not)(?: do (?:it|that))?|never ?mind|cancel(?: that)?"
@@ -66,7 +67,7 @@ _OPENING = re.compile(r"\b(open|unlock|disarm)( up)? (everything|it all|all)\b")
 _OPPOSITES = (("turn_on", "turn_off"), ("open_cover", "close_cover"), ("lock", "unlock"))
 _OPENED = ("open_cover", "open_valve", "unlock")
 _SHUT = frozenset(("close", "closing", "shut", "shutting", "lock", "locking"))
-_OPEN = frozenset(("open", "opening", "unlock", "unlocking", "undo", "up", "raise", "lift"))
+_OPEN = frozenset(("open", "opening", "unlock", "unlocking", "undo", "up", "raise", "lift", "wide"))
 _BEFORE_VERBS = frozenset(("and", "then", "please", "you", "to", "now", "just", "also"))
 _WORDS_BEFORE_A_NAME = 3
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
@@ -96,7 +97,7 @@ def is_not_for_now(prompt: str) -> bool:
 
 def is_doubtful(prompt: str, door: Mention) -> bool:
     """Tell whether a prompt to open a door has a condition or a negation, or takes it back."""
-    text = _CORRECTION.sub("", _ASKED_KINDLY.sub("", _plain(prompt)))
+    text = _NO_DOUBT.sub("", _ASKED_KINDLY.sub("", _plain(prompt)))
     said = singles(text)
     if _TAKEN_BACK.search(text) or _CONDITIONS & {*said} or _NEGATIONS & {*_before(door, said)}:
         return True
