@@ -543,7 +543,7 @@ def test_what_says_neither_on_nor_off_is_not_switched() -> None:
     assert asked({"do": "set_humidity", "what": "kettle", "humidity": 40}, prompt=level) == "none"
 
 
-@pytest.mark.parametrize("what", ["dim desk lamp", "desk lamp please", "turn desk lamp on"])
+@pytest.mark.parametrize("what", ["dim desk lamp", "desk lamp plus", "turn desk lamp on"])
 def test_verbs_are_no_part_of_a_name(what: str) -> None:
     assert targets(what=what) == ["light.desk"]
     assert targets(what="on", home="light.on | On\nlight.off | Off") == ["light.on"]

@@ -116,6 +116,26 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "set_percentage", "what": "hive fan", "percentage": 33},
         "none",
     ),
+    "power it down": (
+        "power the desk fan down",
+        {"do": "decrease_speed", "what": "desk fan"},
+        [("fan.turn_off", ["fan.desk"], {})],
+    ),
+    "power up": (
+        "power up all my fans but the desk fan",
+        {"do": "increase_speed", "what": "fans", "all": True, "except": "desk fan"},
+        [("fan.turn_on", ["fan.office"], {})],
+    ),
+    "flip it on": (
+        "flip the desk lamp on",
+        {"do": "toggle", "what": "desk lamp"},
+        [("light.turn_on", ["light.desk"], {})],
+    ),
+    "toggle it": (
+        "toggle the desk lamp on the left",
+        {"do": "toggle", "what": "desk lamp"},
+        [("light.toggle", ["light.desk"], {})],
+    ),
     "up a notch": (
         "turn the sonos up a notch",
         {"do": "turn_on", "what": "sonos", "brightness_step_pct": 20},

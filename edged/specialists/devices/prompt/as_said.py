@@ -13,6 +13,7 @@ from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
 from edged.specialists.devices.prompt.not_done import not_opened, with_excepted_place, without_kept
+from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.values import (
     with_item,
     with_level,
@@ -31,6 +32,7 @@ _NO_NAMES = frozenset(
     (
         *("turn", "switch", "put", "set", "make", "get", "have", "dim", "open", "close", "shut"),
         *("lock", "unlock", "start", "stop", "pause", "play", "mute", "oscillate", "please", "now"),
+        *("power", "flip", "bring", "glow", "shine", "turned", "opened", "closed", "plus"),
         *("on", "off", "to", "too", "two", "poor", "old", "dear"),
     )
 )
@@ -80,7 +82,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
         commands = [with_exception(_as_wide(commands[0], prompt.lower(), home), prompt, home)]
     commands = [with_excepted_place(one, said) for one in commands]
     commands = [with_owner(one, said, home) for one in _with_nouns(commands, home)]
-    whole = with_whole_names(commands, said, home)
+    whole = (powered(one, said) for one in with_whole_names(commands, said, home))
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
     return [not_opened(one, said) for one in without_kept(placed, said)]

@@ -58,6 +58,39 @@ _LOUD = re.compile(r"\b(?:loud|louder|quiet|quieter|volume)\b")
 _PERCENT = re.compile(r"%|per ?cent")
 _SWITCHING = re.compile(r"\b(?:turn|switch|put|power)(?:ed|ing)?\b")
 _ON_OR_OFF = re.compile(r"\b(?:on|off)\b")
+_FLIPPED = {"on": "turn_on", "off": "turn_off"}
+_POWERED = {"up": "turn_on", "down": "turn_off", **_FLIPPED}
+# What a model writes for "power the fan up"; "toggle" for "flip the fan on".
+_TAKEN_FOR_SWITCHES = frozenset(
+    (
+        *("turn_on", "turn_off", "toggle", "increase_speed", "decrease_speed"),
+        *("volume_up", "volume_down"),
+    )
+)
+_BEFORE_NAMES = frozenset(("up", "down", "all", "my", "our", "every", "each", "both", "of"))
+
+
+def powered(command: Command, said: tuple[str, ...]) -> Command:
+    """Return a command; "power the lamp down" and "flip it off" turn off, whatever was written.
+
+    Args:
+        command: Of any kind.
+        said: All that was said, without plurals.
+    """
+    is_plain = {*command.data} <= {"brightness_step_pct"}
+    if command.verb not in _TAKEN_FOR_SWITCHES or not is_plain:
+        return command
+    for at in places_in(said, command.mention.singles)[:1]:
+        first = next((i for i in range(at)[::-1] if said[i] not in _BEFORE_NAMES), 0)
+        if at and said[first] == "power":
+            ends, words = _POWERED, said[first:]
+        elif command.verb == "toggle" and "toggle" not in said:
+            ends, words = _FLIPPED, said[at:]
+        else:
+            return command
+        if verb := next((ends[word] for word in words if word in ends), ""):
+            return replace(command, verb=verb, data={})
+    return command
 
 
 def switched(command: Command, prompt: str) -> Iterator[Command]:
