@@ -355,6 +355,17 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         [{"do": "unlock", "what": "door", "in": "outside"}],
         "none",
     ),
+    "those elsewhere": (
+        "den lamps off and the ones in the basement on",
+        [
+            {"do": "turn_off", "what": "den lamps"},
+            {"do": "turn_on", "what": "ones", "in": "basement"},
+        ],
+        [
+            ("light.turn_off", ["light.den_1", "light.den_2"], {}),
+            ("light.turn_on", ["light.sauna"], {}),
+        ],
+    ),
     "what is loud": (
         "the beam's too loud, down to 20%",
         [{"do": "turn_on", "what": "beam's", "brightness_pct": 20}],

@@ -44,6 +44,7 @@ _EPITHETS = frozenset(
     )
 )
 _OTHERWISE = {("turn_on", "off"): "turn_off", ("turn_off", "on"): "turn_on"}
+_ONES = (("one",), ("ones",))
 _PAIR = frozenset(("both", "2"))
 # What a model writes for "both machines".
 _PAIR_KINDS = frozenset(("everything", "lock"))
@@ -152,9 +153,11 @@ def _with_nouns(commands: Sequence[Command], home: Household) -> Iterator[Comman
     noun: tuple[str, ...] = ()
     for command in commands:
         words = command.mention.words
-        if words[1:] in (("one",), ("ones",)) and words[0] in SIDES and noun:
+        if words[1:] in _ONES and words[0] in SIDES and noun:
             words = (words[0], *noun)
-        elif words[1:] and words[-1] == "one" and not _is_numbered(command.mention, home):
+        elif words in _ONES and noun and command.mention.place:  # "the one in the hall"
+            words = noun[-1:]
+        elif words[1:] and words[-1:] in _ONES and not _is_numbered(command.mention, home):
             words = (*words[:-1], *noun[-1:])
         noun = tuple(word for word in words if word not in SIDES)
         yield replace(command, mention=replace(command.mention, words=words))
