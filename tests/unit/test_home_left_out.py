@@ -384,6 +384,16 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
 }
 
 
+def test_there_is_not_here() -> None:
+    fan = {"do": "turn_off", "what": "bar fan"}
+    lights = {"do": "turn_off", "what": "lights", "where": "here"}
+    prompt = "bar fan off and switch off the lights in there"
+    assert asked(fan, lights, area="Den", prompt=prompt, home=HOUSE) == [
+        ("fan.turn_off", ["fan.bar"], {}),
+        ("light.turn_off", ["light.bar"], {}),
+    ]
+
+
 @pytest.mark.parametrize(("prompt", "commands", "expected"), SEVERAL.values(), ids=SEVERAL)
 def test_the_prompt_says_more(
     prompt: str, commands: list[dict[str, Any]], expected: Actions | str

@@ -191,10 +191,13 @@ def _with_the_place_there(
     if len(commands) <= 1 or not _THERE.search(prompt.lower()):
         return [*commands]
     before, words = commands[-2].mention, commands[-2].mention.singles
+    last = commands[-1]
+    if last.mention.where == "here" and not _HERE.search(prompt.lower()):
+        last = replace(last, mention=replace(last.mention, where=""))
     begun = (words[:count] for count in range(len(words) - 1, 0, -1))
     place = before.place or next((one for one in begun if one in home.beginnings), ())
     places = {*home.names_of_places.values()} - {()}
-    return [*commands[:-1], _in_place(commands[-1], place, places) if place else commands[-1]]
+    return [*commands[:-1], _in_place(last, place, places) if place else commands[-1]]
 
 
 def _place_begun(
