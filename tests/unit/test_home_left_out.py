@@ -355,6 +355,11 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         [{"do": "unlock", "what": "door", "in": "outside"}],
         "none",
     ),
+    "two places before a noun": (
+        "sauna and tom's room lamps off",
+        [{"do": "turn_off", "what": "sauna and tom's room lamps"}],
+        [("light.turn_off", ["light.sauna", "light.tom"], {})],
+    ),
     "those elsewhere": (
         "den lamps off and the ones in the basement on",
         [

@@ -75,7 +75,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
-    commands = [_trimmed(one, home.known) for one in commands]
+    commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]
@@ -87,6 +87,22 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
     return [not_opened(one, said) for one in without_kept(placed, said)]
+
+
+def _parted(commands: Sequence[Command], home: Household) -> Iterator[Command]:
+    """Yield commands; "den and hall lights", where that was written as one name, is for two."""
+    for command in commands:
+        mention, words = command.mention, command.mention.singles
+        at = words.index("and") if "and" in words and "and" not in home.known else 0
+        # Of "the den and dining room lights", the longest place.
+        ends = range(len(words) - 1, at + 1, -1) if words[:at] in home.beginnings else ()
+        end = next((end for end in ends if words[at + 1 : end] in home.beginnings), 0)
+        if not end or mention.place or mention.where:
+            yield command
+            continue
+        for place in (words[:at], words[at + 1 : end]):
+            there = replace(mention, words=mention.words[end:], place=place)
+            yield replace(command, mention=there)
 
 
 def _trimmed(command: Command, known: Collection[str]) -> Command:
