@@ -49,6 +49,26 @@ PLACES = {
         "everywhere is dark, lights on in here",
         ["light.hob"],
     ),
+    "which no command has": (
+        {"what": "lights", "all": True},
+        "all the lights on the first floor off",
+        ["light.bed"],
+    ),
+    "in a place that is not here": (
+        {"what": "lights", "in": "kitchen diner", "all": True},
+        "all the lights in the kitchen diner",
+        "none",
+    ),
+    "an exception's that is mistyped": (
+        {"what": "lights", "all": True, "except": "bed"},
+        "all lights exept the bed in the bedroom",
+        ["light.hob", "light.den", "light.shelf"],
+    ),
+    "in a place that is none": (
+        {"kind": "everything", "in": "turned", "all": True},
+        "have everything in the bedroom turned off",
+        ["light.bed"],
+    ),
     "an exception's": (
         {"what": "lights", "in": "bedroom", "all": True, "except": "lights"},
         "all lights except in the bedroom",

@@ -7,12 +7,19 @@ two or for none what the prompt says of several.
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
+from edged.specialists.devices.places import is_elsewhere
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
-from edged.specialists.devices.prompt.not_done import not_opened, with_excepted_place, without_kept
+from edged.specialists.devices.prompt.not_done import (
+    EXCEPTING,
+    not_opened,
+    with_excepted_place,
+    without_kept,
+)
 from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.values import (
     with_item,
@@ -25,7 +32,7 @@ from edged.specialists.devices.prompt.whole_names import (
     with_whole_names,
     word_before,
 )
-from edged.specialists.devices.words import single, singles
+from edged.specialists.devices.words import places_in, single, singles
 
 # No part of a name, unless something here is called so.
 _NO_NAMES = frozenset(
@@ -125,6 +132,8 @@ def _as_wide(command: Command, prompt: str, home: Household) -> Command:
         mention = replace(mention, where="", place=place)
     elif mention.where == "here" and _FLOOR.search(prompt):
         mention = replace(mention, where="floor")
+    elif place := _place_beside(command, singles(prompt), home):
+        mention = replace(mention, place=place)
     elif command.verb not in OPENING and (words := _words_beside(mention, prompt, home)):
         mention = replace(mention, place=(), words=(*words, *mention.words))
     elif _is_everywhere(mention, prompt):
@@ -148,6 +157,25 @@ def _place_said(mention: Mention, prompt: str, home: Household) -> tuple[str, ..
     )
     is_placed = place[:1] in _PLACING or before in _PLACING
     return place if is_placed and not is_name and words.isdisjoint(place) else ()
+
+
+def _place_beside(command: Command, said: tuple[str, ...], home: Household) -> tuple[str, ...]:
+    """Return the one place in which all are, where a mention has none, or none of this home."""
+    mention, left_out = command.mention, command.left_out or Mention()
+    elsewhere = tuple(map(single, mention.place))
+    is_said = any(said[at - 1 : at] in _PLACING for at in places_in(said, elsewhere))
+    is_open = not mention.place or (is_elsewhere(home, mention) and not is_said)
+    if not (mention.is_all and is_open) or mention.where:
+        return ()
+    before = said[: min(places_in(said, left_out.singles), default=len(said))]
+    before = (*takewhile(lambda word: word not in EXCEPTING, before),)
+    places = [
+        place
+        for place in {*home.names_of_places.values()}
+        if any(before[at - 1 : at] in _PLACING[:3] for at in places_in(before, place))
+    ]
+    is_one = len(places) == 1 and {*mention.singles}.isdisjoint(places[0])
+    return places[0] if is_one else ()
 
 
 def _words_beside(mention: Mention, prompt: str, home: Household) -> tuple[str, ...]:
