@@ -355,10 +355,26 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         [{"do": "unlock", "what": "door", "in": "outside"}],
         "none",
     ),
+    "a whole name elsewhere": (
+        "bar and den lamp 1 on",
+        [
+            {"do": "turn_on", "what": "lamp", "in": "bar"},
+            {"do": "turn_on", "what": "lamp 1", "in": "den"},
+        ],
+        [("light.turn_on", ["light.bar", "light.den_1"], {})],
+    ),
     "two places before a noun": (
         "sauna and tom's room lamps off",
         [{"do": "turn_off", "what": "sauna and tom's room lamps"}],
         [("light.turn_off", ["light.sauna", "light.tom"], {})],
+    ),
+    "one elsewhere": (
+        "stair lights off and the one in the sauna as well",
+        [
+            {"do": "turn_off", "what": "stair lights"},
+            {"do": "turn_off", "what": "one", "in": "sauna"},
+        ],
+        [("light.turn_off", ["light.stairs", "light.sauna"], {})],
     ),
     "those elsewhere": (
         "den lamps off and the ones in the basement on",

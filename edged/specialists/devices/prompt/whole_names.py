@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Household
+from edged.specialists.devices.places import place_called
 from edged.specialists.devices.words import places_in, single
 
 _OWNED_BY = frozenset(("his", "her", "their"))
@@ -35,6 +36,7 @@ def _with_whole_name(
 ) -> tuple[Mention, int]:
     """Return a mention, and where in the prompt it ends, looked for behind ``start`` first."""
     words, place = mention.singles, {*map(single, mention.place)}
+    there = place_called(home, mention.place) if place else None
     words = words if {*words} <= home.known else home.speller.repaired(words)
     at = _place_in(words, said, start)
     if at is None:
@@ -43,6 +45,7 @@ def _with_whole_name(
     for device in home.devices:
         name = device.name_words
         is_other = mention.is_all or mention.is_plural > device.is_plural
+        is_other |= bool(there and device.area and not there.has(device))
         if len(name) <= len(longest) or is_other or not place.isdisjoint(name):
             continue
         first = max(end - len(name), 0)
