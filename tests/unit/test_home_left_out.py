@@ -170,6 +170,11 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
         [BLIND, {"do": "turn_off", "what": "sauna lamp"}],
         "ambiguous",
     ),
+    "with a pronoun": (
+        "ida is cold, her lamp off",
+        [{"do": "turn_off", "what": "her lamp"}],
+        [("light.turn_off", ["light.ida"], {})],
+    ),
     "his": (
         "Toms asleep turn his fan down to 20 and his lamp off",
         [

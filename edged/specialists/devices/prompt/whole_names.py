@@ -77,6 +77,9 @@ def with_owner(command: Command, said: tuple[str, ...], home: Household) -> Comm
         home: In which an area or a device has the name of the person: "Tom's room".
     """
     mention = command.mention
+    if mention.words[1:] and mention.words[0] in _OWNED_BY - home.known:
+        mention = replace(mention, words=mention.words[1:])
+        command = replace(command, mention=mention)
     if not mention.words or word_before(mention, said) not in _OWNED_BY:
         return command
     named = home.owners & {*said}
