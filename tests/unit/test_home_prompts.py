@@ -111,6 +111,16 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "close_cover", "what": "island", "color_name": "red"},
         [("light.turn_on", ["light.island"], {"color_name": "red"})],
     ),
+    "a colour is no place": (
+        "i'd love the kitchen lights in magenta",
+        {"do": "turn_on", "what": "kitchen lights", "in": "magenta"},
+        [("light.turn_on", ["light.hob", "light.island"], {"color_name": "magenta"})],
+    ),
+    "a colour with a slip is no name": (
+        "make the desk lamp ornage",
+        {"do": "turn_on", "what": "desk lamp ornage"},
+        [("light.turn_on", ["light.desk"], {"color_name": "orange"})],
+    ),
     "it oscillates": (
         "make the desk fan oscillate",
         {"do": "oscillate", "what": "desk fan oscillate"},
@@ -214,6 +224,11 @@ def test_the_service_is_that_of_the_device(
     prompt: str, said: dict[str, Any], expected: Actions | str
 ) -> None:
     assert asked(said, prompt=prompt) == expected
+
+
+def test_what_is_misheard_is_no_color() -> None:
+    home = "light.left | Bed left\nlight.right | Bed right"
+    assert targets(home=home, what="bed write") == ["light.right"]
 
 
 MEANT = {

@@ -22,6 +22,7 @@ from edged.specialists.devices.prompt.not_done import (
 )
 from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.values import (
+    with_color,
     with_item,
     with_level,
     without_number,
@@ -84,6 +85,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
+    commands = [with_color(one, home) for one in commands]
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]
     if len(commands) == 1:

@@ -8,7 +8,7 @@ from typing import TypeGuard
 from edged.specialists.devices.calling import called
 from edged.specialists.devices.command import Command
 from edged.specialists.devices.household import Household
-from edged.specialists.devices.words import stem
+from edged.specialists.devices.words import Speller, single, stem
 from edged.specialists.hearing import number_words
 
 _OF_LISTS = frozenset(("add_item", "remove_item", "update_item"))
@@ -21,6 +21,12 @@ _VERBS = frozenset(
 _PRONOUNS = frozenset(("it", "them", "that", "this", "those"))
 _LIST = "list"
 _KELVIN = {"warm white": 2700, "cool white": 4000, "cold white": 4000, "daylight": 6500}
+_COLORS = frozenset(
+    (
+        *("red", "green", "blue", "yellow", "orange", "purple", "pink", "turquoise", "cyan"),
+        *("magenta", "violet", "teal", "gold", "white"),
+    )
+)
 _UNITS = frozenset(("percent", "per", "cent", "degree", "degrees"))
 # What is meant by a number alone, by the field that has it.
 _KINDS = {
@@ -97,6 +103,25 @@ def with_white(command: Command, prompt: str) -> Command:
         return command
     data = {name: value for name, value in command.data.items() if name != "color_name"}
     return replace(command, data={**data, "color_temp_kelvin": _KELVIN[said.pop()]})
+
+
+def with_color(command: Command, home: Household) -> Command:
+    """Return a command for a light with the color that was written as a place, or in its name.
+
+    Args:
+        command: Of any kind.
+        home: Of which a word may be like a color: "bed write" is the right one.
+    """
+    mention, is_place = command.mention, len(command.mention.place) == 1
+    is_colored = any(name.startswith("color") for name in command.data)
+    last = mention.place if is_place else mention.words[1:][-1:]
+    (color, *_) = Speller(_COLORS).repaired(last) or ("",)
+    is_known = home.known.issuperset(home.speller.repaired([*map(single, last)]))
+    if command.verb != "turn_on" or is_colored or is_known or color not in _COLORS:
+        return command
+    words = mention.words if is_place else mention.words[:-1]
+    mention = replace(mention, words=words, place=() if is_place else mention.place)
+    return replace(command, mention=mention, data={**command.data, "color_name": color})
 
 
 def without_unsaid(command: Command, prompt: str) -> Command:
