@@ -136,6 +136,16 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "set_percentage", "what": "hive fan", "percentage": 33},
         [("climate.set_fan_mode", ["climate.office"], {"fan_mode": "low"})],
     ),
+    "a mode of a device without its fan": (
+        "have the fan of the hive on medium",
+        {"do": "set_percentage", "what": "hive", "percentage": 66},
+        [("climate.set_fan_mode", ["climate.office"], {"fan_mode": "medium"})],
+    ),
+    "a level of what is no fan": (
+        "have the levoit at 50%, and the other humidifier, too",
+        {"do": "set_percentage", "what": "levoit", "percentage": 50},
+        [("humidifier.set_humidity", ["humidifier.levoit"], {"humidity": 50})],
+    ),
     "a mode that was left out": (
         "set the hive's fan mode to auto",
         {"do": "set_fan_mode", "what": "hive's fan mode"},

@@ -30,6 +30,7 @@ from edged.specialists.devices.prompt.not_done import (
     opens_everything,
 )
 from edged.specialists.devices.prompt.other_services import (
+    fan_modes,
     other_levels,
     other_services,
     started,
@@ -255,6 +256,7 @@ class HomeMeaning:
 
     def _reread(self, home: Household, command: Command, prompt: str) -> tuple[Command, Found]:
         others = (
+            fan_modes(command, prompt),
             other_levels(command, prompt),
             switched(command, prompt),
             other_services(command, prompt),

@@ -53,7 +53,9 @@ _STEPS = (
 _PRESETS = {"alarm_arm_away": "away", "alarm_arm_home": "home", "alarm_arm_night": "sleep"}
 _SHARE_OF_ONE = "volume_level"
 # A prompt that has one of these says which level it means; of "loud", which one that is.
-_SAID_LEVELS = re.compile(r"bright|dim|speed|volume|open|clos|position|degree|°|temperatur|humid")
+_SAID_LEVELS = re.compile(
+    r"bright|dim|speed|volume|open|clos|position|degree|°|temperatur|humidity"
+)
 _LOUD = re.compile(r"\b(?:loud|louder|quiet|quieter|volume)\b")
 _PERCENT = re.compile(r"%|per ?cent")
 _SWITCHING = re.compile(r"\b(?:turn|switch|put|power)(?:ed|ing)?\b")
@@ -116,7 +118,6 @@ def other_services(command: Command, prompt: str) -> Iterator[Command]:
     """Yield what is asked of other devices by the same words."""
     for verb, data in _otherwise(command.verb, command.data):
         yield replace(command, verb=verb, data=data)
-    yield from _fan_modes(command, prompt)
     if verb := _SAID_BEFORE.get(word_before(command.mention, singles(prompt)), ""):
         yield replace(command, verb=verb, data={})
 
@@ -146,7 +147,7 @@ def _otherwise(verb: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
             yield from steps.items()
 
 
-def _fan_modes(command: Command, prompt: str) -> Iterator[Command]:
+def fan_modes(command: Command, prompt: str) -> Iterator[Command]:
     """Yield a command for the fan of an air conditioner, which has modes and no percentage."""
     if command.verb not in ("set_percentage", "set_fan_mode") or "fan_mode" in command.data:
         return
