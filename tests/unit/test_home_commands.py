@@ -107,6 +107,7 @@ NAMES = {
     "its very name goes before a longer one": ({"what": "fan"}, ["fan.office"]),
     "a plural name": ({"what": "path lights"}, ["light.path_1"]),
     "what stands there": ({"what": "fans", "in": "office"}, ["fan.office", "fan.desk"]),
+    "lighting is several": ({"what": "kitchen lighting"}, ["light.hob", "light.island"]),
     "an area before the noun": ({"what": "kitchen lights"}, ["light.hob", "light.island"]),
     "a floor before the noun": (
         {"what": "ground floor lights"},

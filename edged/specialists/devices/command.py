@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from edged.specialists.devices.kinds import IMPLIED, KINDS, words_for
-from edged.specialists.devices.words import is_plural, single, stem, words_of
+from edged.specialists.devices.words import is_plural, is_several, single, stem, words_of
 
 MAX_WORDS_CHARACTERS = 80
 MAX_COMMANDS = 16
@@ -53,7 +53,7 @@ class Mention:
     @property
     def is_plural(self) -> bool:
         """Whether the last word is one for several."""
-        return bool(self.words) and is_plural(self.words[-1])
+        return bool(self.words) and is_several(self.words[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from edged.specialists.compact.named import MAX_SAID_CHARACTERS, InputsError, listed
 from edged.specialists.devices.kinds import DOORS, kinds_of, nouns_of, possible_kinds, words_for
-from edged.specialists.devices.words import Speller, is_plural, singles, stem, words_of
+from edged.specialists.devices.words import Speller, is_several, singles, stem, words_of
 
 # No part of what a place is called.
 LEVELS = frozenset(("floor", "level", "storey", "story"))
@@ -60,7 +60,7 @@ class Device:
     def is_plural(self) -> bool:
         """Whether its name is one for several."""
         words = words_of(self.name)
-        return bool(words) and is_plural(words[-1])
+        return bool(words) and is_several(words[-1])
 
     @cached_property
     def area_words(self) -> tuple[str, ...]:

@@ -146,6 +146,11 @@ def is_plural(word: str) -> bool:
     return len(word) > _PLURAL_LETTERS or word in _SHORT_PLURALS
 
 
+def is_several(word: str) -> bool:
+    """Tell whether a word is one for several of a thing: a plural, or "lighting"."""
+    return is_plural(word) or word == "lighting"
+
+
 class Speller:
     """Undoes slips of the keyboard and of hearing, where a known word is like what was said.
 
