@@ -64,6 +64,11 @@ PLACES = {
         "all lights exept the bed in the bedroom",
         ["light.hob", "light.den", "light.shelf"],
     ),
+    "on the boat": (
+        {"what": "light", "in": "boat", "all": True},
+        "every light on the boat",
+        ["light.hob", "light.bed", "light.den", "light.shelf"],
+    ),
     "in a place that is none": (
         {"kind": "everything", "in": "turned", "all": True},
         "have everything in the bedroom turned off",

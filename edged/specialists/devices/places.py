@@ -10,6 +10,13 @@ from edged.specialists.devices.words import single, stem, stems, synonyms
 
 # Said for the whole home.
 _HOME = frozenset(("house", "home", "everywhere", "flat", "apartment", "place", "building"))
+# Said for it by those who live in one, with "all": a cabin may as well be a room that is not here.
+_HOMES = frozenset(
+    (
+        *("boat", "houseboat", "yacht", "cabin", "cottage", "villa", "bungalow", "chalet", "lodge"),
+        *("farm", "farmhouse", "condo", "caravan", "camper", "van", "property", "premises"),
+    )
+)
 # Words in names of floors, from the lowest one up.
 _HEIGHTS: tuple[frozenset[str], ...] = (
     frozenset(("basement", "cellar", "lower")),
@@ -34,7 +41,8 @@ def place_of(home: Household, mention: Mention) -> Place | None:
 
 def is_elsewhere(home: Household, mention: Mention) -> bool:
     """Tell whether a place is said that is not in this home."""
-    is_whole = bool(_HOME & {*mention.place}) or (mention.where == "here" and home.asker)
+    homes = _HOME | _HOMES if mention.is_all else _HOME
+    is_whole = bool(homes & {*mention.place}) or (mention.where == "here" and home.asker)
     return bool(mention.place) and not is_whole and place_called(home, mention.place) is None
 
 
