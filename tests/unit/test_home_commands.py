@@ -429,6 +429,19 @@ EXCEPTIONS: dict[str, tuple[str, list[dict[str, Any]], Actions]] = {
         [{"do": "close_cover", "what": "kitchen blinds", "all": True, "except": "left one"}],
         [("cover.close_cover", ["cover.kitchen_right"], {})],
     ),
+    "all the others": (
+        "turn the hob light on and all the other lights off",
+        [{"do": "turn_on", "what": "hob light"}, {"what": "lights", "all": True}],
+        [
+            ("light.turn_on", ["light.hob"], {}),
+            ("light.turn_off", ["light.desk", "light.ceiling", "light.island", "light.path_1"], {}),
+        ],
+    ),
+    "the others than what is kept": (
+        "leave the hob light on and put off the rest of the lights",
+        [{"what": "hob light"}, {"what": "lights", "all": True}],
+        [("light.turn_off", ["light.desk", "light.ceiling", "light.island", "light.path_1"], {})],
+    ),
 }
 
 

@@ -71,6 +71,8 @@ _OPEN = frozenset(("open", "opening", "unlock", "unlocking", "undo", "up", "rais
 _BEFORE_VERBS = frozenset(("and", "then", "please", "you", "to", "now", "just", "also"))
 _WORDS_BEFORE_A_NAME = 3
 _KEEP = frozenset(("keep", "keeping", "leave", "leaving"))
+_OTHERS = frozenset(("other", "rest", "remaining"))
+_WORDS_BEFORE_OTHERS = 2
 _ALONE = (("alone",), ("be",), ("as",))
 _RUNNING = (("running",), ("going",))
 # "Accept" is what speech recognition makes of it.
@@ -138,9 +140,23 @@ def without_kept(commands: Sequence[Command], said: tuple[str, ...]) -> list[Com
             continue
         if kept and _is_kept(kept[-1], command, said):
             kept[-1] = replace(kept[-1], left_out=command.mention)
+        elif kept and _is_for_others(command, said):
+            before = kept[-1].mention
+            if word_before(before, said) in _KEEP:
+                kept.pop()
+            kept.append(replace(command, left_out=before))
         else:
             kept.append(command)
     return kept
+
+
+def _is_for_others(command: Command, said: tuple[str, ...]) -> bool:
+    """Tell whether a command is for "all the other lights", or "the rest of the lights"."""
+    mention = command.mention
+    at = max(places_in(said, mention.singles), default=0)
+    is_for_others = not _OTHERS.isdisjoint(said[max(at - _WORDS_BEFORE_OTHERS, 0) : at])
+    is_group = mention.is_all or mention.is_plural
+    return is_group and command.left_out is None and is_for_others
 
 
 def _is_left_alone(command: Command, said: tuple[str, ...], *, is_only: bool) -> bool:
