@@ -393,6 +393,38 @@ def test_what_is_asked_for_is_done(prompt: str) -> None:
     assert targets(prompt=prompt, what="kettle") == ["switch.kettle"]
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        "at six",
+        "at 7 pm",
+        "at 6:30",
+        "tonight",
+        "tomorrow morning please",
+        "on sunday morning",
+        "in ten minutes",
+        "in half an hour",
+        "at noon",
+    ],
+)
+def test_what_is_for_later_is_not_done(time: str) -> None:
+    off = {"do": "turn_off", "what": "kettle"}
+    lamp = {"do": "turn_on", "what": "desk lamp"}
+    assert asked(off, prompt=f"turn the kettle off {time}") == "none"
+    assert asked(lamp, off, prompt=f"lamp on and turn off the kettle {time}") == [
+        ("light.turn_on", ["light.desk"], {})
+    ]
+
+
+def test_a_level_and_a_remark_are_not_for_later() -> None:
+    heat = {"do": "set_temperature", "what": "hive", "temperature": 12}
+    assert asked(heat, prompt="set the hive at twelve") == [
+        ("climate.set_temperature", ["climate.office"], {"temperature": 12})
+    ]
+    prompt = "turn on the kettle, we have guests at six"
+    assert targets(prompt=prompt, what="kettle") == ["switch.kettle"]
+
+
 DOUBTS = [
     "don't open the garage door, it's raining",
     "whatever you do, do not open the garage door",

@@ -19,6 +19,7 @@ from edged.specialists.devices.prompt.not_done import (
     not_opened,
     with_excepted_place,
     without_kept,
+    without_later,
 )
 from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.values import (
@@ -95,7 +96,8 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     whole = (powered(one, said) for one in with_whole_names(commands, said, home))
     placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
-    return [not_opened(one, said) for one in without_kept(placed, said)]
+    kept = without_kept(without_later(placed, prompt), said)
+    return [not_opened(one, said) for one in kept]
 
 
 def _parted(commands: Sequence[Command], home: Household) -> Iterator[Command]:

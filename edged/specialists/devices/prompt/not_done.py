@@ -8,6 +8,7 @@ from itertools import takewhile
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.prompt.whole_names import word_before
 from edged.specialists.devices.words import places_in, single, singles
+from edged.specialists.hearing import NUMBER_WORDS
 
 # "Please dont turn the glue pot off I still need it"; with a second sentence, another thing may be
 # to be done.
@@ -26,6 +27,17 @@ _IF = re.compile(
     r"|that suits|it suits|no ?(?:one|body) minds|at all|need))"
     r"|once (?!again|more)|should (?:it|he|she|they|we|the|my|our|any\w+|some\w+)\b)"
 )
+_NUMBER = rf"(?:\d{{1,2}}|{'|'.join(NUMBER_WORDS[1:])})"
+_PART_OF_DAY = r"(?: (?:morning|noon|afternoon|evening|night))?"
+# "Unlock the door at six", at the end of what has no value that this could be.
+_LATER = re.compile(
+    rf"\b(?:(?:later )?tonight|later(?: on| today)?|tomorrow{_PART_OF_DAY}|next (?:week|month)"
+    rf"|on (?:mon|tues|wednes|thurs|fri|satur|sun)day{_PART_OF_DAY}"
+    r"|at (?:noon|midnight|dawn|dusk|sunset|sunrise|bedtime|lunchtime)"
+    rf"|at {_NUMBER}(?:[:. ](?:\d\d|thirty|fifteen))?(?: ?(?:am|pm|a\.m|p\.m|o'?clock|sharp))?"
+    r"|in (?:\w+ ){1,3}(?:second|minute|hour|day|week|while)s?)[^\w%]*(?:please\W*)?$"
+)
+_BEFORE_LATER = frozenset(("on", "off", "open", "closed", "shut", "up", "down", "please", "again"))
 # Before a door is opened, any of these is a doubt.
 _CONDITIONS = frozenset(
     (
@@ -95,6 +107,27 @@ def is_not_for_now(prompt: str) -> bool:
     """Tell whether a prompt begins with a condition, or says only what is not to be done."""
     text = _plain(prompt)
     return bool(_IF.match(text) or _NOT.match(text))
+
+
+def without_later(commands: Sequence[Command], prompt: str) -> list[Command]:
+    """Return commands without those at the end that are to be done at another time."""
+    found = _LATER.search(_plain(prompt))
+    said = [*singles(_plain(prompt)[: found.start()])] if found else []
+    while said and said[-1] in _BEFORE_LATER:
+        said.pop()
+    kept = [*commands]
+    last = kept[-1] if kept and said else None
+    if last is None or last.data or not _ends_with(said, last.mention):
+        return kept
+    while kept and (kept[-1].verb, kept[-1].data) == (last.verb, last.data):
+        kept.pop()
+    return kept
+
+
+def _ends_with(said: Sequence[str], mention: Mention) -> bool:
+    """Tell whether a mention, or its place, stands at the end of what was said."""
+    ends = (mention.singles, tuple(map(single, mention.place)))
+    return any(words and tuple(said[-len(words) :]) == words for words in ends)
 
 
 def is_doubtful(prompt: str, door: Mention) -> bool:
