@@ -577,6 +577,16 @@ def test_both_are_two(area: str, prompt: str, expected: list[str] | str) -> None
     assert targets(area, prompt, what=what) == expected
 
 
+def test_both_of_one_thing_is_not_both_of_another_one() -> None:
+    fans = {"do": "turn_off", "what": "fans", "all": True}
+    kitchen = {"do": "turn_off", "kind": "everything", "in": "kitchen", "all": True}
+    assert asked(fans, kitchen, prompt="both fans off, and everything in the kitchen off") == [
+        ("fan.turn_off", ["fan.office", "fan.desk"], {}),
+        ("light.turn_off", ["light.hob", "light.island"], {}),
+        ("switch.turn_off", ["switch.kettle"], {}),
+    ]
+
+
 OTHERS = """
 light.a | J\u00fcrgen's lamp | B\u00fcro | 2nd floor
 light.b | Lampe \u0434\u0432\u0430 | Flur | Ground floor

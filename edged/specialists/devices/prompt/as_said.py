@@ -5,7 +5,7 @@ two or for none what the prompt says of several.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -94,7 +94,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = [with_excepted_place(one, said) for one in commands]
     commands = [with_owner(one, said, home) for one in _with_nouns(commands, home)]
     whole = (powered(one, said) for one in with_whole_names(commands, said, home))
-    placed = _with_the_first_place([_for_a_pair(one, said) for one in whole], prompt, home)
+    placed = _with_the_first_place(_for_pairs([*whole], said), prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
     kept = without_kept(without_later(placed, prompt), said)
     return [not_opened(one, said) for one in kept]
@@ -219,7 +219,7 @@ def _is_numbered(mention: Mention, home: Household) -> bool:
 
 
 def _with_the_first_place(
-    commands: Sequence[Command], prompt: str, home: Household
+    commands: Iterable[Command], prompt: str, home: Household
 ) -> list[Command]:
     """Return commands for the place with which a prompt begins, where they say none themselves."""
     alone, begun = _FIRST.match(prompt), _IN_FIRST.match(prompt)
@@ -277,10 +277,12 @@ def _in_place(
     return replace(command, mention=replace(mention, place=place))
 
 
-def _for_a_pair(command: Command, said: tuple[str, ...]) -> Command:
-    """Return a command; one for "both lights" or "the two lights" is for a pair."""
-    mention = command.mention
-    is_of_kind = mention.kind in _PAIR_KINDS and mention.is_all and "both" in said
-    if is_of_kind or (mention.is_plural and word_before(mention, said) in _PAIR):
-        mention = replace(mention, is_all=True, is_pair=True)
-    return replace(command, mention=mention)
+def _for_pairs(commands: Sequence[Command], said: tuple[str, ...]) -> Iterator[Command]:
+    """Yield commands; one for "both lights" or "the two lights" is for a pair."""
+    for command in commands:
+        mention = command.mention
+        is_both = "both" in said and len(commands) == 1  # or it was said of another one
+        is_of_kind = mention.kind in _PAIR_KINDS and mention.is_all and is_both
+        if is_of_kind or (mention.is_plural and word_before(mention, said) in _PAIR):
+            mention = replace(mention, is_all=True, is_pair=True)
+        yield replace(command, mention=mention)
