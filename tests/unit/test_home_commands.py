@@ -577,6 +577,15 @@ def test_both_are_two(area: str, prompt: str, expected: list[str] | str) -> None
     assert targets(area, prompt, what=what) == expected
 
 
+@pytest.mark.parametrize(
+    ("area", "expected"),
+    [("", "ambiguous"), ("Den", ["media_player.beam"]), ("Bar", ["media_player.bar"])],
+)
+def test_a_brand_is_that_of_the_room(area: str, expected: list[str] | str) -> None:
+    home = "media_player.beam | Sonos Beam | Den\nmedia_player.bar | Bar Sonos | Bar"
+    assert targets(area, home=home, what="sonos") == expected
+
+
 def test_both_of_one_thing_is_not_both_of_another_one() -> None:
     fans = {"do": "turn_off", "what": "fans", "all": True}
     kitchen = {"do": "turn_off", "kind": "everything", "in": "kitchen", "all": True}

@@ -11,6 +11,7 @@ from edged.specialists.devices.kinds import (
     KINDS,
     PROPER,
     heads_of,
+    is_brand,
     is_usual,
     kinds_called,
     names_for,
@@ -151,7 +152,9 @@ def exactly_called(home: Household, devices: Sequence[Device], words: Words) -> 
 
     "The desk lamps" are those that are called so, but not "Desk lamp" alone.
     """
-    for way in (_is_name, _is_name_but_area, _is_nearly_name):
+    # "The Sonos" may as well be a "Sonos Beam" as the "Kitchen Sonos".
+    ways = (_is_name,) if is_brand(words.stems) else (_is_name, _is_name_but_area, _is_nearly_name)
+    for way in ways:
         those = home.those(way, words)
         if exact := [device for device in devices if device in those]:
             alike = [one for one in exact if one.is_plural == words.is_plural]

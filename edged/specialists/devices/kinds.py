@@ -158,6 +158,13 @@ _NOUNS, _HINTS, _ALSO = (
     {kind: frozenset(map(stems, getattr(known, listing))) for kind, known in KINDS.items()}
     for listing in ("nouns", "hints", "also")
 )
+# What several players may be called, and says of none what it is.
+_BRANDS = frozenset(
+    (
+        *("sonos", "homepod", "echo", "alexa", "google", "nest", "bose", "jbl", "denon", "yamaha"),
+        *("marantz", "samsung", "lg", "bravia", "roku", "chromecast", "shield", "xbox"),
+    )
+)
 _CALLED = {
     words: frozenset(kind for kind in KINDS if words in _NOUNS[kind] | _ALSO[kind])
     for called in (*_NOUNS.values(), *_ALSO.values())
@@ -168,6 +175,11 @@ _CALLED = {
 def is_usual(word: str) -> bool:
     """Tell whether a word is the usual one for a kind: not "drape", but "curtain"."""
     return word in _USUAL_WORDS
+
+
+def is_brand(words: tuple[str, ...]) -> bool:
+    """Tell whether stems are the brand of a player, and nothing else."""
+    return len(words) == 1 and words[0] in _BRANDS
 
 
 def kinds_of(domain: str, name: str) -> frozenset[str]:

@@ -21,6 +21,7 @@ _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {
 _AC = re.compile(r"\ba[/.]c\b")
 _PLURAL_LETTERS = 3
 _SHORT_PLURALS = frozenset(("acs", "tvs"))
+_NO_PLURALS = frozenset(("sonos", "heos"))
 # Two words for the same thing; the second stands for both.
 _SAME = {
     "lamp": "light",
@@ -141,7 +142,7 @@ def places_in(said: Sequence[str], words: Sequence[str]) -> list[int]:
 
 def is_plural(word: str) -> bool:
     """Tell whether a word looks like several of a thing."""
-    if not word.endswith("s") or word.endswith("ss"):
+    if not word.endswith("s") or word.endswith("ss") or word in _NO_PLURALS:
         return False
     return len(word) > _PLURAL_LETTERS or word in _SHORT_PLURALS
 
