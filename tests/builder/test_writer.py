@@ -57,7 +57,6 @@ from edged.specialists.writer import (  # noqa: E402
     tokens_allowed,
 )
 from edged.specialists.written import Asked, Written  # noqa: E402
-from models.specialists.home.mean import write_mean  # noqa: E402
 from tests.builder.adapted_bundle import AdaptedBundle, write_adapted_bundle  # noqa: E402
 from tests.builder.conftest import TinyExport  # noqa: E402
 from tests.builder.tiny_families import tiny_model  # noqa: E402
@@ -271,22 +270,6 @@ def test_pefts_folder_is_written_and_read(tmp_path: Path) -> None:
     read.pop(min(read))
     with pytest.raises(UsageError, match="is missing, or not of"):
         load_state(model, read)
-
-
-def test_the_mean_of_two_adapters_is_half_way_between_them(tmp_path: Path) -> None:
-    one, other, mean = (tmp_path / name for name in ("one", "other", "mean"))
-    state = {name: torch.rand_like(one) for name, one in state_of(adapted()).items()}
-    write_peft(one, FORM, state, "tiny")
-    write_peft(other, FORM, {name: 3 * it for name, it in state.items()}, "tiny")
-    write_mean(one, other, mean)
-    form, read = trained(read_peft(mean))
-    assert form == trained(read_peft(one))[0]
-    for name, it in trained(read_peft(one))[1].items():
-        assert torch.allclose(read[name], 2 * it)
-    smaller = replace(FORM, rank=2)
-    write_peft(other, smaller, state_of(adapted(smaller)), "tiny")
-    with pytest.raises(UsageError, match="--mean: "):
-        write_mean(one, other, mean)
 
 
 def test_what_an_adapter_leaves_out_of_its_layers_is_zero(tmp_path: Path) -> None:

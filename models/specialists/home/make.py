@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from edged.specialists.writer import ADAPTER, PEFT, WRITER
+from edged.specialists.writer import ADAPTER, WRITER
 from models.specialists.home.calibrate import calibrate
 from models.specialists.home.generator.examples import make_many
 from models.specialists.home.generator.shape import schema
-from models.specialists.home.mean import write_mean
 from models.specialists.home.sentences import lessons
 
 HERE = Path(__file__).parent
@@ -32,15 +31,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.specialists.home.make")
     parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for examples")
-    parser.add_argument("--count", type=int, default=16_000, help="how many examples")
-    parser.add_argument("--times", type=int, default=3, help="how often each whole sentence comes")
+    parser.add_argument("--count", type=int, default=35_600, help="how many examples")
+    parser.add_argument("--times", type=int, default=2, help="how often each whole sentence comes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--begin", type=Path, metavar="DIR", help="go on from this adapter")
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument(
-        "--mean", type=Path, metavar="DIR", help="take the mean with this adapter (PEFT's folder)"
-    )
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     examples, shape = given.work / "examples.jsonl", given.work / "schema.json"
@@ -55,13 +51,9 @@ def main() -> int:
     command = [sys.executable, "-m", "edged", "teach", str(examples), "--schema", str(shape)]
     command += ["--template", str(HERE / "template.txt"), "--model", str(given.model)]
     command += ["--output", str(output), "--threads", str(given.threads)]
-    taught = [*command, "--epochs", "1", "--variations", "1", "--rate", str(given.rate)]
-    taught += ["--begin", str(given.begin or "none")]
-    status = subprocess.run(taught, check=False).returncode
-    if status == 0 and given.mean is not None:
-        write_mean(given.mean, output / PEFT, given.work / "mean")
-        mean = [*command, "--adapter", str(given.work / "mean")]
-        status = subprocess.run(mean, check=False).returncode
+    command += ["--epochs", "1", "--variations", "1", "--rate", str(given.rate)]
+    command += ["--begin", str(given.begin or "none")]
+    status = subprocess.run(command, check=False).returncode
     if status == 0:
         asked = list(make_many(_NUM_ASKED, _ASKED_SEED + given.seed, "held-out", (1, 30)))
         result = calibrate(output, given.model, asked)
