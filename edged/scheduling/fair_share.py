@@ -93,10 +93,10 @@ class _Names:
         """Return who pays for a request: its client, or the newcomers."""
         if client in self.known or is_listed:
             return client
-        if (self._are_certain or client in self._seen) and self._has_room(now_s):
-            self._seen.pop(client, None)
-            return client
+        is_told_apart = self._are_certain or client in self._seen
         self._seen.pop(client, None)
+        if is_told_apart and self._has_room(now_s):
+            return client
         self._seen[client] = None
         if len(self._seen) > MAX_NAMES:
             del self._seen[next(iter(self._seen))]

@@ -26,6 +26,12 @@ _AT_WINDOWS = (
     *("window cover", "window covering", "window treatment"),
 )
 _HEATING = ("heating",)
+# What several players may be called, and says of none what it is.
+_BRANDS_OF_TVS = ("samsung", "lg", "bravia", "roku", "chromecast", "shield", "xbox")
+_BRANDS_OF_SPEAKERS = (
+    *("sonos", "homepod", "echo", "alexa", "google", "nest", "bose", "jbl", "denon", "yamaha"),
+    "marantz",
+)
 KINDS = {
     "light": Kind("light", ("light", "lights", "lamp", "lamps")),
     "switch": Kind("switch", ("switch", "plug", "outlet", "socket")),
@@ -70,8 +76,9 @@ KINDS = {
         "media_player",
         ("tv", "tvs", "television", "telly"),
         (
-            *("projector", "beamer", "roku", "chromecast", "shield", "firetv", "bravia", "oled"),
-            *("qled", "samsung", "lg", "tcl", "vizio", "screen", "stick", "kodi", "xbox"),
+            *_BRANDS_OF_TVS,
+            *("projector", "beamer", "firetv", "oled", "qled", "tcl", "vizio", "screen", "stick"),
+            "kodi",
             *("playstation", "hisense", "panasonic", "webos", "monitor", "firestick", "sky"),
             *("toshiba", "sharp", "loewe", "grundig", "tivo", "plex", "optoma", "benq", "epson"),
         ),
@@ -80,10 +87,10 @@ KINDS = {
         "media_player",
         ("speaker", "speakers"),
         (
-            *("sonos", "homepod", "echo", "soundbar", "stereo", "radio", "hifi", "receiver"),
-            *("boombox", "dot", "audio", "denon", "yamaha", "bose", "jbl", "marantz", "turntable"),
-            *("sound", "music", "spotify", "roam", "amp", "subwoofer", "record", "mini", "nest"),
-            *("cd", "jukebox", "gramophone", "homepods", "google", "alexa", "symfonisk", "avr"),
+            *_BRANDS_OF_SPEAKERS,
+            *("soundbar", "stereo", "radio", "hifi", "receiver", "boombox", "dot", "audio"),
+            *("turntable", "sound", "music", "spotify", "roam", "amp", "subwoofer", "record"),
+            *("mini", "cd", "jukebox", "gramophone", "homepods", "symfonisk", "avr"),
             *("marshall", "harman", "boom", "megaboom", "muso", "naim", "kef", "bluesound", "heos"),
             *("onkyo", "pioneer", "devialet", "beosound", "beoplay", "squeezebox", "wiim"),
             *("volumio", "soundtouch", "soundlink", "libratone"),
@@ -158,13 +165,7 @@ _NOUNS, _HINTS, _ALSO = (
     {kind: frozenset(map(stems, getattr(known, listing))) for kind, known in KINDS.items()}
     for listing in ("nouns", "hints", "also")
 )
-# What several players may be called, and says of none what it is.
-_BRANDS = frozenset(
-    (
-        *("sonos", "homepod", "echo", "alexa", "google", "nest", "bose", "jbl", "denon", "yamaha"),
-        *("marantz", "samsung", "lg", "bravia", "roku", "chromecast", "shield", "xbox"),
-    )
-)
+_BRANDS = frozenset((*_BRANDS_OF_TVS, *_BRANDS_OF_SPEAKERS))
 _CALLED = {
     words: frozenset(kind for kind in KINDS if words in _NOUNS[kind] | _ALSO[kind])
     for called in (*_NOUNS.values(), *_ALSO.values())

@@ -66,7 +66,8 @@ _HERE = re.compile(r"\b(?:here|this room)\b")
 _OUTSIDE = frozenset(("outside", "outdoors", "outdoor", "inside", "indoors", "indoor"))
 _BY = re.compile(r"\b(?:by|near|next to|beside|at) (?:the |my |our )?(\w+(?: \w+)?)$")
 _NEARBY = frozenset(("here", "hear", "this", "these"))
-_PLACING = (("in",), ("on",), ("at",), ("under",), ("below",), ("above",))
+_WITHIN = (("in",), ("on",), ("at",))
+_PLACING = (*_WITHIN, ("under",), ("below",), ("above",))
 _ONE_LIGHT = re.compile(r"\blight (?:on|off)\b|\b(?:on|off) the light\b")
 _THERE = re.compile(r"\b(?:up|down|in|out|over) there\b")
 # Said before what is there: "upstairs, lights off", "in the attic turn off the lights".
@@ -176,7 +177,7 @@ def _place_beside(command: Command, said: tuple[str, ...], home: Household) -> t
     places = [
         place
         for place in {*home.names_of_places.values()}
-        if any(before[at - 1 : at] in _PLACING[:3] for at in places_in(before, place))
+        if any(before[at - 1 : at] in _WITHIN for at in places_in(before, place))
     ]
     is_one = len(places) == 1 and {*mention.singles}.isdisjoint(places[0])
     return places[0] if is_one else ()

@@ -111,8 +111,9 @@ def is_not_for_now(prompt: str) -> bool:
 
 def without_later(commands: Sequence[Command], prompt: str) -> list[Command]:
     """Return commands without those at the end that are to be done at another time."""
-    found = _LATER.search(_plain(prompt))
-    said = [*singles(_plain(prompt)[: found.start()])] if found else []
+    text = _plain(prompt)
+    found = _LATER.search(text)
+    said = [*singles(text[: found.start()])] if found else []
     while said and said[-1] in _BEFORE_LATER:
         said.pop()
     kept = [*commands]

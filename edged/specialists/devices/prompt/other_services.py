@@ -10,7 +10,7 @@ from typing import Any
 
 from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Found
-from edged.specialists.devices.prompt.whole_names import word_before
+from edged.specialists.devices.prompt.whole_names import place_before, word_before
 from edged.specialists.devices.words import places_in, singles, words_of
 
 # Services that set a device to a level, and the field that has it.
@@ -80,19 +80,18 @@ def powered(command: Command, said: tuple[str, ...]) -> Command:
         said: All that was said, without plurals.
     """
     is_plain = {*command.data} <= {"brightness_step_pct"}
-    if command.verb not in _TAKEN_FOR_SWITCHES or not is_plain:
+    places = places_in(said, command.mention.singles)
+    if command.verb not in _TAKEN_FOR_SWITCHES or not is_plain or not places:
         return command
-    for at in places_in(said, command.mention.singles)[:1]:
-        first = next((i for i in range(at)[::-1] if said[i] not in _BEFORE_NAMES), 0)
-        if at and said[first] == "power":
-            ends, words = _POWERED, said[first:]
-        elif command.verb == "toggle" and "toggle" not in said:
-            ends, words = _FLIPPED, said[at:]
-        else:
-            return command
-        if verb := next((ends[word] for word in words if word in ends), ""):
-            return replace(command, verb=verb, data={})
-    return command
+    before = place_before(command.mention, said, _BEFORE_NAMES)
+    if before is not None and said[before] == "power":
+        ends, words = _POWERED, said[before:]
+    elif command.verb == "toggle" and "toggle" not in said:
+        ends, words = _FLIPPED, said[places[0] :]
+    else:
+        return command
+    verb = next((ends[word] for word in words if word in ends), None)
+    return command if verb is None else replace(command, verb=verb, data={})
 
 
 def switched(command: Command, prompt: str) -> Iterator[Command]:

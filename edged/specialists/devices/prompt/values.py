@@ -113,11 +113,13 @@ def with_color(command: Command, home: Household) -> Command:
         home: Of which a word may be like a color: "bed write" is the right one.
     """
     mention, is_place = command.mention, len(command.mention.place) == 1
-    is_colored = any(name.startswith("color") for name in command.data)
     last = mention.place if is_place else mention.words[1:][-1:]
-    (color, *_) = Speller(_COLORS).repaired(last) or ("",)
+    is_colored = any(name.startswith("color") for name in command.data)
+    if command.verb != "turn_on" or is_colored or not last:
+        return command
+    (color, *_) = Speller(_COLORS).repaired(last)
     is_known = home.known.issuperset(home.speller.repaired([*map(single, last)]))
-    if command.verb != "turn_on" or is_colored or is_known or color not in _COLORS:
+    if is_known or color not in _COLORS:
         return command
     words = mention.words if is_place else mention.words[:-1]
     mention = replace(mention, words=words, place=() if is_place else mention.place)

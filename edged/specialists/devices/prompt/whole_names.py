@@ -1,6 +1,6 @@
 """Where the names of devices stand in a prompt, of which a model may have written a part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from edged.specialists.devices.command import Command, Mention
@@ -62,10 +62,16 @@ def _place_in(words: tuple[str, ...], said: tuple[str, ...], start: int) -> int 
 
 def word_before(mention: Mention, said: tuple[str, ...]) -> str:
     """Return the word of a prompt that stands before a mention and its determiners."""
-    at = _place_in(mention.singles, said, 0)
-    while at and said[at - 1] in _DETERMINERS:
-        at -= 1
-    return said[at - 1] if at else ""
+    at = place_before(mention, said, _DETERMINERS)
+    return "" if at is None else said[at]
+
+
+def place_before(
+    mention: Mention, said: tuple[str, ...], passed_over: Collection[str]
+) -> int | None:
+    """Return where the word stands that is before a mention and certain others, if one is."""
+    at = _place_in(mention.singles, said, 0) or 0
+    return next((i for i in range(at)[::-1] if said[i] not in passed_over), None)
 
 
 def with_owner(command: Command, said: tuple[str, ...], home: Household) -> Command:
