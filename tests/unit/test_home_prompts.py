@@ -310,6 +310,16 @@ def test_one_word_names_what_is_meant_if_one_is() -> None:
     assert lights == ["light.a", "light.b"]
 
 
+def test_one_valve_is_meant_if_its_name_says_what_it_is() -> None:
+    home = "valve.a | Vegetable drip | Yard\nvalve.b | Trough | Yard"
+    water = {"do": "open_valve", "kind": "sprinkler", "what": "tomatoes"}
+    assert targets(home=home, prompt="give the tomatoes a drink", **water) == ["valve.a"]
+    home += "\nvalve.c | Lawn zone | Yard"
+    close = {"do": "close_valve", "kind": "sprinkler"}
+    assert targets(home=home, prompt="shut the water off", **close) == "ambiguous"
+    assert targets(home=home, prompt="shut that drip off", **close) == ["valve.a"]
+
+
 ITEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "taken for a list": (
         "I got the Coffee filters, tick them off",

@@ -81,7 +81,10 @@ def _sprinkler(
     named = [device for device in found if said & device.named_stems]
     other = _LAWN if said & _PLANTS else _PLANTS if said & _LAWN else frozenset()
     found = named or [device for device in found if not other & device.named_stems]
-    return (tuple(found) or Nothing.NONE) if mention.is_all else only(found)
+    if mention.is_all:
+        return tuple(found) or Nothing.NONE
+    # "Veggie drip" is one; "Horse trough" may be one.
+    return only([device for device in found if device.kinds == {"sprinkler"}] or found)
 
 
 def _list(

@@ -151,8 +151,6 @@ IMPLIED = {
     "vacuum": ("vacuum",),
     "water_main": ("water_main",),
 }
-# Of these, what plays is meant.
-PLAYED = frozenset(("media", "tv", "speaker"))
 # Of these, all are meant that fit.
 IMPLIED_ALL = frozenset(("blind", "everything", "light", "lock"))
 _USUAL_WORDS = frozenset(singles(kind.nouns[0])[-1] for kind in KINDS.values() if kind.nouns)

@@ -11,7 +11,7 @@ from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
 from edged.specialists.devices.command import OPENING, Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
-from edged.specialists.devices.kinds import IMPLIED, PLAYED
+from edged.specialists.devices.kinds import IMPLIED, IMPLIED_ALL
 from edged.specialists.devices.prompt.as_said import as_said
 from edged.specialists.devices.prompt.named import (
     named_after_all,
@@ -186,7 +186,7 @@ class HomeMeaning:
             command, found = self._by_another_name(home, command, prompt)
         if found is Nothing.AMBIGUOUS and command.verb not in OPENING:
             mention = widened(one.mention, prompt, home.known, is_alone=is_alone)
-            if is_alone and mention.kind in PLAYED:
+            if is_alone and mention.kind and mention.kind not in IMPLIED_ALL:
                 mention = named_in_part(mention, prompt, self._of_kind(home, one))
             command, found = self._found(home, replace(one, mention=mention))
             found = Nothing.AMBIGUOUS if found is Nothing.NONE else found

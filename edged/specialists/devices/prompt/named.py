@@ -20,7 +20,7 @@ _POLITE = frozenset(
 # "The jacuzzi next to the cove".
 _BESIDE = frozenset(("in", "on", "at", "by", "to", "of", "near", "beside", "from", "my"))
 _NOT_MEANT = EXCEPTING | {"not", "dont", "never"}
-_DEFINITE = frozenset(("the", "my", "our"))
+_DEFINITE = frozenset(("the", "my", "our", "that"))
 # No names of what plays them.
 _PLAYED = frozenset(("music", "sound", "volume", "song", "film", "movie", "video", "show", "audio"))
 _RUN = ("scene", "script")
