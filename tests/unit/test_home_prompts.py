@@ -131,6 +131,21 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "oscillate", "what": "desk fan oscillate"},
         [("fan.oscillate", ["fan.desk"], {"oscillating": True})],
     ),
+    "from one side to the other": (
+        "swing the desk fan side to side",
+        {"do": "oscillate", "what": "desk fan side", "oscillating": True},
+        [("fan.oscillate", ["fan.desk"], {"oscillating": True})],
+    ),
+    "it stops": (
+        "quit the swinging of the desk fan",
+        {"do": "oscillate", "what": "desk fan", "oscillating": True},
+        [("fan.oscillate", ["fan.desk"], {"oscillating": False})],
+    ),
+    "something else stops": (
+        "stop the lamp and start the desk fan swinging",
+        {"do": "oscillate", "what": "desk fan", "oscillating": True},
+        [("fan.oscillate", ["fan.desk"], {"oscillating": True})],
+    ),
     "it is muted": (
         "mute the sonos",
         {"do": "volume_mute", "what": "sonos"},

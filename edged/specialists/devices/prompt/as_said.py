@@ -23,6 +23,7 @@ from edged.specialists.devices.prompt.not_done import (
 )
 from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.values import (
+    not_swinging,
     with_color,
     with_item,
     with_level,
@@ -87,7 +88,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
-    commands = [with_color(one, home) for one in commands]
+    commands = [not_swinging(with_color(one, home), prompt) for one in commands]
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]
     if len(commands) == 1:
@@ -123,6 +124,8 @@ def _trimmed(command: Command, known: Collection[str]) -> Command:
     while words and words[-1] in _NO_NAMES and single(words[-1]) not in known:
         verb = _OTHERWISE.get((verb, words.pop()), verb)
     no_names = _NO_NAMES if verb in OPENING else _NO_NAMES | _EPITHETS
+    while verb == "oscillate" and words[1:] and words[-1] == "side" and "side" not in known:
+        words.pop()  # "swing the fan side to side"
     while words and words[0] in no_names and words[0] not in known:
         words.pop(0)
     if not words:

@@ -40,6 +40,11 @@ _OF_BRIGHTNESS = re.compile(
     r"bright|dim|%|per ?cent|\b(?:half|full|quarter|third|max|min|low|high)"
 )
 _DIGITS = re.compile(r"\d+")
+# "Quit the swinging of the fan", "stop the fan oscillating".
+_STILL = re.compile(
+    r"\b(?:stop|quit|end|cease|no more) (?:(?!and |then |but |start)\w+ ){0,4}"
+    r"(?:swing|oscillat|rotat|swivel)(?:ing|ion)\b"
+)
 _WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
 
 
@@ -161,6 +166,13 @@ def _numbers(command: Command) -> Iterator[tuple[str, ...]]:
 
 def _is(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def not_swinging(command: Command, prompt: str) -> Command:
+    """Return a command; "quit the swinging" stops a fan that was to oscillate."""
+    if command.verb != "oscillate" or not _STILL.search(prompt.lower()):
+        return command
+    return replace(command, data={"oscillating": False})
 
 
 def with_level(command: Command, prompt: str) -> Command:
