@@ -236,6 +236,11 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "close_cover", "what": "rosie"},
         [("vacuum.stop", ["vacuum.down"], {})],
     ),
+    "heating and cooling": (
+        "put the hive in heat cool mode",
+        {"do": "set_hvac_mode", "what": "hive", "hvac_mode": "cool"},
+        [("climate.set_hvac_mode", ["climate.office"], {"hvac_mode": "heat_cool"})],
+    ),
     "half a degree": (
         "hive to twenty and a half",
         {"do": "set_temperature", "what": "hive", "temperature": 20},

@@ -36,7 +36,7 @@ from edged.specialists.devices.prompt.other_services import (
     started,
     switched,
 )
-from edged.specialists.devices.prompt.values import with_half, with_white
+from edged.specialists.devices.prompt.values import with_values
 from edged.specialists.devices.words import last_words, single, singles
 from edged.specialists.hearing import MAX_WORDS, Heard
 
@@ -167,7 +167,7 @@ class HomeMeaning:
             return
         commands = as_said([*map(read_command, said["commands"])], prompt, home)
         if len(commands) == 1:
-            command = with_white(with_half(commands[0], prompt), prompt)
+            command = with_values(commands[0], prompt)
             commands = [self._named_after_all(home, command, prompt)]
         for one in commands:
             yield self._found_at_last(home, one, prompt, is_alone=len(commands) == 1)

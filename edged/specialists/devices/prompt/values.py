@@ -45,6 +45,7 @@ _STILL = re.compile(
     r"\b(?:stop|quit|end|cease|no more) (?:(?!and |then |but |start)\w+ ){0,4}"
     r"(?:swing|oscillat|rotat|swivel)(?:ing|ion)\b"
 )
+_HEAT_COOL = re.compile(r"\bheat[ /-]cool\b")
 _WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
 
 
@@ -86,6 +87,13 @@ def _names_a_list(said: Collection[str], home: Household) -> bool:
 def _as_it_stands(words: tuple[str, ...], prompt: str) -> str:
     found = re.search(r"\W+".join(map(re.escape, words)), prompt, re.IGNORECASE)
     return found.group() if found else " ".join(words)
+
+
+def with_values(command: Command, prompt: str) -> Command:
+    """Return the only command with the values that a prompt says otherwise."""
+    if "hvac_mode" in command.data and _HEAT_COOL.search(prompt.lower()):
+        command = replace(command, data={**command.data, "hvac_mode": "heat_cool"})
+    return with_white(with_half(command, prompt), prompt)
 
 
 def with_half(command: Command, prompt: str) -> Command:
