@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from edged.specialists.devices import words
+from edged.specialists.devices.command import Command, Mention
+from edged.specialists.devices.prompt.durations import with_durations
 from edged.specialists.devices.prompt.not_done import is_not_for_now
 from edged.specialists.devices.words import words_of as words_of_text
 from tests.unit.test_home_commands import HOME, Actions, asked, targets
@@ -384,6 +386,53 @@ def test_a_list_that_is_not_here_is_no_other_one() -> None:
 @pytest.mark.parametrize(("prompt", "said", "data"), ITEMS.values(), ids=ITEMS)
 def test_what_is_put_on_a_list(prompt: str, said: dict[str, Any], data: dict[str, Any]) -> None:
     assert asked(said, prompt=prompt) == [(f"todo.{said['do']}", ["todo.food"], data)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "duration"),
+    [
+        ("90 seconds on the timer", "00:01:30"),
+        ("put an hour on the timer", "01:00:00"),
+        ("an hour and a half on the timer", "01:30:00"),
+        ("one and a half hours please", "01:30:00"),
+        ("half an hour", "00:30:00"),
+        ("timer on 15 mins", "00:15:00"),
+        ("a half-hour timer", "00:30:00"),
+        ("three quarters of an hour", "00:45:00"),
+        ("twenty five minutes", "00:25:00"),
+        ("a twenty-five-minute timer", "00:25:00"),
+        ("1.5 hours", "01:30:00"),
+        ("two hours, ten minutes and five seconds", "02:10:05"),
+        ("hang on a minute, ninety seconds on the timer", "00:01:30"),
+        ("wait a minute, timer for ten", "00:09:00"),
+        ("a hundred and twenty seconds", "00:09:00"),
+        ("it had ten minutes, now two minutes more", "00:09:00"),
+        ("0 minutes", "00:09:00"),
+    ],
+)
+def test_a_timer_runs_as_long_as_is_said(prompt: str, duration: str) -> None:
+    home = "timer.egg | Egg timer\nlight.a | Lamp"
+    start = {"do": "start", "what": "timer", "duration": "00:09:00"}
+    lamp = {"do": "turn_on", "what": "lamp"}
+    assert asked(start, lamp, home=home, prompt=prompt) == [
+        ("timer.start", ["timer.egg"], {"duration": duration}),
+        ("light.turn_on", ["light.a"], {}),
+    ]
+
+
+def test_a_duration_of_another_form_stays() -> None:
+    siren = Command("turn_on", Mention(("siren",)), None, {"duration": 90})
+    assert with_durations([siren], "siren on for two minutes") == [siren]
+
+
+def test_of_two_timers_each_runs_as_was_written() -> None:
+    home = "timer.egg | Egg timer\ntimer.tea | Tea timer"
+    egg = {"do": "start", "what": "egg timer", "duration": "00:09:00"}
+    tea = {"do": "start", "what": "tea timer", "duration": "00:03:00"}
+    assert asked(egg, tea, home=home, prompt="5 minutes for egg and tea timer") == [
+        ("timer.start", ["timer.egg"], {"duration": "00:09:00"}),
+        ("timer.start", ["timer.tea"], {"duration": "00:03:00"}),
+    ]
 
 
 @pytest.mark.parametrize(

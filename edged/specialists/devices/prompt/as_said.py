@@ -13,6 +13,7 @@ from edged.specialists.devices.command import OPENING, Command, Mention
 from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.places import is_elsewhere
+from edged.specialists.devices.prompt.durations import with_durations
 from edged.specialists.devices.prompt.left_out import corrected, with_exception
 from edged.specialists.devices.prompt.not_done import (
     EXCEPTING,
@@ -86,6 +87,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
+    commands = with_durations(commands, prompt)
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
     commands = [not_swinging(with_color(one, home), prompt) for one in commands]
