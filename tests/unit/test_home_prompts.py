@@ -368,6 +368,26 @@ ITEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"do": "add_item", "what": "kettle", "item": "bin bags"},
         {"item": "bin bags"},
     ),
+    "cut short": (
+        "Jot down order the Cake for Tom under groceries, and call her",
+        {"do": "add_item", "what": "groceries", "item": "order the cake"},
+        {"item": "order the cake for Tom"},
+    ),
+    "cut short, on a list of two words": (
+        "put apples from Kent on the grocery list",
+        {"do": "add_item", "what": "grocery list", "item": "apples"},
+        {"item": "apples from Kent"},
+    ),
+    "an amount of it": (
+        "add two kilos of flour to the groceries",
+        {"do": "add_item", "what": "groceries", "item": "flour"},
+        {"item": "two kilos of flour"},
+    ),
+    "whole": (
+        "jot milk down on the groceries",
+        {"do": "add_item", "what": "groceries", "item": "milk"},
+        {"item": "milk"},
+    ),
     "another word for the list": (
         "milk on the grocery list",
         {"do": "add_item", "what": "grocery list", "item": "milk"},
@@ -381,6 +401,14 @@ def test_a_list_that_is_not_here_is_no_other_one() -> None:
     costco = {"do": "add_item", "what": "costco", "item": "port"}
     assert asked(wine, prompt="port on the wine list") == "none"
     assert asked(costco, prompt="port on the costco") == "none"
+
+
+def test_each_of_several_items_is_as_it_was_written() -> None:
+    items = [{"do": "add_item", "what": "groceries", "item": item} for item in ("milk", "eggs")]
+    assert asked(*items, prompt="milk eggs on the groceries") == [
+        ("todo.add_item", ["todo.food"], {"item": "milk"}),
+        ("todo.add_item", ["todo.food"], {"item": "eggs"}),
+    ]
 
 
 @pytest.mark.parametrize(("prompt", "said", "data"), ITEMS.values(), ids=ITEMS)

@@ -1,7 +1,7 @@
 """Values that a prompt says, of which a model wrote a part: items, half degrees, whites."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -9,7 +9,7 @@ from edged.specialists.devices.calling import called
 from edged.specialists.devices.command import Command
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.words import Speller, single, stem
-from edged.specialists.hearing import number_words
+from edged.specialists.hearing import NUMBER_WORDS, number_words
 
 _OF_LISTS = frozenset(("add_item", "remove_item", "update_item"))
 _VERBS = frozenset(
@@ -20,6 +20,16 @@ _VERBS = frozenset(
 )
 _PRONOUNS = frozenset(("it", "them", "that", "this", "those"))
 _LIST = "list"
+_ON, _W = r"(?:on|onto|to|in|into|under)(?: (?:the|my|our|your))?", r"\W+"
+_MORE = r"((?: [^\s,.;:!?]+){1,6}?)"
+_AMOUNT = rf"\b(?:\d+|an?|half an?|{'|'.join(NUMBER_WORDS)}) [^\W\d_]+ of "
+# No part of an item: "jot milk down on the list".
+_NO_ITEM = frozenset(
+    (
+        *("and", "then", "also", "plus", "or", "please", "too", "back", "again", "down", "up"),
+        *("added", "put", "written", "noted", "to", "on", "onto", "under"),
+    )
+)
 _KELVIN = {"warm white": 2700, "cool white": 4000, "cold white": 4000, "daylight": 6500}
 _COLORS = frozenset(
     (
@@ -69,6 +79,24 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
             mention = replace(mention, words=(), kind="shopping")
     data = {**command.data, "item": item} if item else command.data
     return replace(command, mention=mention, data=data)
+
+
+def with_whole_item(commands: Sequence[Command], prompt: str) -> list[Command]:
+    """Return commands, the only item of which is as long as the prompt says.
+
+    It goes on as far as the words for the list, "ring the surgery about my knee", and has its
+    amount: "two kilos of flour".
+    """
+    added = [one for one in commands if one.verb == "add_item" and one.data.get("item")]
+    if len(added) != 1:
+        return [*commands]
+    item, words = str(added[0].data["item"]), added[0].mention.words or (_LIST,)
+    said = rf"({_AMOUNT})?\b{re.escape(item)}(?:{_MORE} {_ON} {_W.join(map(re.escape, words))}\b)?"
+    found = re.search(said, prompt, re.IGNORECASE)
+    amount, more = (found[1] or "", found[2] or "") if found else ("", "")
+    more = more if _NO_ITEM.isdisjoint(more.lower().split()) else ""
+    whole = {**added[0].data, "item": amount + item + more}
+    return [replace(one, data=whole) if one is added[0] else one for one in commands]
 
 
 def _without_verb(item: str, prompt: str) -> str:
