@@ -403,6 +403,22 @@ def test_a_list_that_is_not_here_is_no_other_one() -> None:
     assert asked(costco, prompt="port on the costco") == "none"
 
 
+def test_an_item_behind_a_list_is_for_that_one() -> None:
+    said = {"do": "add_item", "what": "chores", "item": "rake"}
+    other = {"do": "add_item", "what": "tom's bike", "item": "rake"}
+    assert asked(said, other, prompt="rake on the chores, oh and Tom's Bike") == [
+        ("todo.add_item", ["todo.chores"], {"item": "rake"}),
+        ("todo.add_item", ["todo.chores"], {"item": "Tom's Bike"}),
+    ]
+    assert asked(said, other, prompt="rake on the chores and on Tom's Bike") == [
+        ("todo.add_item", ["todo.chores"], {"item": "rake"})
+    ]
+    list_of_food = {**said, "what": "groceries"}
+    assert asked(said, list_of_food) == [
+        ("todo.add_item", ["todo.food", "todo.chores"], {"item": "rake"})
+    ]
+
+
 def test_each_of_several_items_is_as_it_was_written() -> None:
     items = [{"do": "add_item", "what": "groceries", "item": item} for item in ("milk", "eggs")]
     assert asked(*items, prompt="milk eggs on the groceries") == [

@@ -28,6 +28,7 @@ from edged.specialists.devices.prompt.values import (
     with_color,
     with_item,
     with_level,
+    with_next_item,
     with_whole_item,
     without_number,
     without_unsaid,
@@ -88,7 +89,8 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
-    commands = with_durations(with_whole_item(commands, prompt), prompt)
+    commands = with_whole_item(with_next_item(commands, prompt, home), prompt)
+    commands = with_durations(commands, prompt)
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
     commands = [not_swinging(with_color(one, home), prompt) for one in commands]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from edged.specialists.devices.calling import called
-from edged.specialists.devices.command import Command
+from edged.specialists.devices.command import Command, Mention
 from edged.specialists.devices.household import Household
 from edged.specialists.devices.words import Speller, single, stem
 from edged.specialists.hearing import NUMBER_WORDS, number_words
@@ -81,6 +81,28 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
     return replace(command, mention=mention, data=data)
 
 
+def with_next_item(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
+    """Return commands; of "milk on the list, and tea", the second item is no name of a list."""
+    made = [*commands[:1]]
+    for command in commands[1:]:
+        before, mention = made[-1], command.mention
+        is_again = (before.verb, before.data) == (command.verb, command.data)
+        if not is_again or command.verb not in _OF_LISTS or not _is_item(mention, prompt, home):
+            made.append(command)
+            continue
+        data = {**command.data, "item": _as_it_stands(mention.words, prompt)}
+        made.append(replace(before, data=data))
+    return made
+
+
+def _is_item(mention: Mention, prompt: str, home: Household) -> bool:
+    """Tell whether a mention is of no list, and does not stand where one would."""
+    if not mention.words or _names_a_list(mention.stems, home):
+        return False
+    said = rf"\b{_ON} {re.escape(_as_it_stands(mention.words, prompt))}\b"
+    return not re.search(said, prompt, re.IGNORECASE)
+
+
 def with_whole_item(commands: Sequence[Command], prompt: str) -> list[Command]:
     """Return commands, the only item of which is as long as the prompt says.
 
@@ -113,7 +135,8 @@ def _names_a_list(said: Collection[str], home: Household) -> bool:
 
 
 def _as_it_stands(words: tuple[str, ...], prompt: str) -> str:
-    found = re.search(r"\W+".join(map(re.escape, words)), prompt, re.IGNORECASE)
+    letters = ("['\u2019]?".join(map(re.escape, word)) for word in words)  # "Barry's"
+    found = re.search(_W.join(letters), prompt, re.IGNORECASE)
     return found.group() if found else " ".join(words)
 
 
