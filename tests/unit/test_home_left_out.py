@@ -410,6 +410,66 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
 }
 
 
+SOURCES: dict[str, tuple[str, list[dict[str, Any]], str]] = {
+    "behind the player": (
+        "turn the telly on and bring up HDMI 1",
+        [{"do": "turn_on", "what": "telly"}, {"do": "turn_on", "what": "HDMI 1"}],
+        "HDMI 1",
+    ),
+    "on the player": (
+        "bring up Netflix on the telly",
+        [{"do": "turn_on", "what": "Netflix", "in": "telly"}],
+        "Netflix",
+    ),
+    "taken for a place": (
+        "chuck the telly on Triple J",
+        [{"do": "turn_on", "what": "telly", "in": "Triple J"}],
+        "Triple J",
+    ),
+    "with the broadcaster": (
+        "BBC Four on the telly",
+        [{"do": "select_source", "what": "telly", "source": "Four"}],
+        "BBC Four",
+    ),
+    "with nothing else": (
+        "TV Four please",
+        [{"do": "select_source", "what": "telly", "source": "Four"}],
+        "Four",
+    ),
+    "in capitals": (
+        "CHANGE THE TELLY TO FOUR",
+        [{"do": "select_source", "what": "telly", "source": "FOUR"}],
+        "FOUR",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "commands", "source"), SOURCES.values(), ids=SOURCES)
+def test_a_source_is_that_of_the_prompt(
+    prompt: str, commands: list[dict[str, Any]], source: str
+) -> None:
+    found = asked(*commands, prompt=prompt, home=HOUSE)
+    assert found[-1:] == [("media_player.select_source", ["media_player.tv"], {"source": source})]
+
+
+@pytest.mark.parametrize("place", ["in the hall", "on the lawn", "on terrace", "on outside"])
+def test_a_place_that_is_not_here_is_no_source(place: str) -> None:
+    said = {"do": "turn_on", "what": "telly", "in": place.rsplit(maxsplit=1)[-1]}
+    assert asked(said, prompt=f"turn the telly {place}", home=HOUSE) == "none"
+
+
+def test_what_plays_is_no_source_of_a_lamp() -> None:
+    lamp = {"do": "turn_on", "what": "stairs lamp"}
+    music = {"do": "turn_on", "what": "Spotify"}
+    light: Actions = [("light.turn_on", ["light.stairs"], {})]
+    assert asked(lamp, music, prompt="stairs lamp on, Spotify too", home=HOUSE) == light
+    home = HOUSE + "scene.music | Spotify"
+    tv = {"do": "turn_on", "what": "telly"}
+    assert asked(tv, music, prompt="telly on and Spotify", home=home)[1:] == [
+        ("scene.turn_on", ["scene.music"], {})
+    ]
+
+
 def test_there_is_not_here() -> None:
     fan = {"do": "turn_off", "what": "bar fan"}
     lights = {"do": "turn_off", "what": "lights", "where": "here"}

@@ -23,6 +23,7 @@ from edged.specialists.devices.prompt.not_done import (
     without_later,
 )
 from edged.specialists.devices.prompt.other_services import powered
+from edged.specialists.devices.prompt.sources import with_sources
 from edged.specialists.devices.prompt.values import (
     not_swinging,
     with_color,
@@ -90,7 +91,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     said = singles(prompt)
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
     commands = with_whole_item(with_next_item(commands, prompt, home), prompt)
-    commands = with_durations(commands, prompt)
+    commands = with_sources(with_durations(commands, prompt), prompt, home)
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = [without_number(one, home.known) for one in corrected(commands, said)]
     commands = [not_swinging(with_color(one, home), prompt) for one in commands]

@@ -73,7 +73,7 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
     mention = command.mention
     if mention.words and not _names_a_list(mention.stems, home):
         is_item = not {*item.lower().split()} - _VERBS - _PRONOUNS
-        item = _as_it_stands(mention.words, prompt) if is_item else item
+        item = as_it_stands(mention.words, prompt) if is_item else item
         # "Milk on the wine list" is for no list that is here.
         if is_item or called(home, mention.stems, home.devices):
             mention = replace(mention, words=(), kind="shopping")
@@ -90,7 +90,7 @@ def with_next_item(commands: Sequence[Command], prompt: str, home: Household) ->
         if not is_again or command.verb not in _OF_LISTS or not _is_item(mention, prompt, home):
             made.append(command)
             continue
-        data = {**command.data, "item": _as_it_stands(mention.words, prompt)}
+        data = {**command.data, "item": as_it_stands(mention.words, prompt)}
         made.append(replace(before, data=data))
     return made
 
@@ -99,7 +99,7 @@ def _is_item(mention: Mention, prompt: str, home: Household) -> bool:
     """Tell whether a mention is of no list, and does not stand where one would."""
     if not mention.words or _names_a_list(mention.stems, home):
         return False
-    said = rf"\b{_ON} {re.escape(_as_it_stands(mention.words, prompt))}\b"
+    said = rf"\b{_ON} {re.escape(as_it_stands(mention.words, prompt))}\b"
     return not re.search(said, prompt, re.IGNORECASE)
 
 
@@ -134,7 +134,8 @@ def _names_a_list(said: Collection[str], home: Household) -> bool:
     return bool(known & {*home.speller.repaired(tuple(map(stem, said)))})
 
 
-def _as_it_stands(words: tuple[str, ...], prompt: str) -> str:
+def as_it_stands(words: tuple[str, ...], prompt: str) -> str:
+    """Return words with the capitals and signs that they have in a prompt."""
     letters = ("['\u2019]?".join(map(re.escape, word)) for word in words)  # "Barry's"
     found = re.search(_W.join(letters), prompt, re.IGNORECASE)
     return found.group() if found else " ".join(words)
