@@ -699,6 +699,25 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
             ("media_player.media_play", ["media_player.sonos"], {}),
         ],
     ),
+    "its mode": (
+        "hive on fan only",
+        [
+            {"do": "turn_on", "what": "hive"},
+            {"do": "set_hvac_mode", "what": "fan", "hvac_mode": "fan_only"},
+        ],
+        [
+            ("climate.turn_on", ["climate.office"], {}),
+            ("climate.set_hvac_mode", ["climate.office"], {"hvac_mode": "fan_only"}),
+        ],
+    ),
+    "no mode of a lamp": (
+        "island on, fan only",
+        [
+            {"do": "turn_on", "what": "island"},
+            {"do": "set_hvac_mode", "what": "fan", "hvac_mode": "fan_only"},
+        ],
+        [("light.turn_on", ["light.island"], {})],
+    ),
     "not of another kind": (
         "kettle on and hit play",
         [{"do": "turn_on", "what": "kettle"}, {"do": "media_play", "kind": "media"}],

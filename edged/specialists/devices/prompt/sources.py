@@ -1,4 +1,4 @@
-"""What plays, where a model took it for a device or a place, or wrote a part of it."""
+"""What plays, and modes, that a prompt says of a device, where a model took them for one."""
 
 import re
 from collections.abc import Sequence
@@ -24,10 +24,11 @@ _NO_SOURCES = frozenset(
     )
 )
 _NO_BROADCASTERS = frozenset(("ok", "hey", "hi", "i", "pm", "am"))
+_OF_MODES = frozenset(("fan", "mode", "only"))
 
 
 def with_sources(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
-    """Return commands with the sources that a prompt says of their devices.
+    """Return commands with the sources and modes that a prompt says of their devices.
 
     Args:
         commands: In the order in which they were said.
@@ -42,8 +43,12 @@ def with_sources(commands: Sequence[Command], prompt: str, home: Household) -> l
 
 
 def _of_the_one_before(command: Command, before: Mention, prompt: str, home: Household) -> Command:
-    """Return a command; "HDMI 1" behind another thing is a source of that."""
+    """Return a command; "HDMI 1" and "fan only" behind another thing are of that."""
     mention = command.mention
+    if command.verb == "set_hvac_mode" and {*mention.words} <= _OF_MODES and mention.words:
+        climates = (one.name_words for one in home.devices if one.domain == "climate")
+        is_named = any({*mention.singles} & {*name} for name in climates)
+        return command if is_named or not before.words else replace(command, mention=before)
     player = Mention(mention.place) if mention.place else before
     is_plain = command.verb == "turn_on" and not command.data
     is_source = is_plain and _SOURCES.fullmatch(" ".join(mention.words))
