@@ -213,6 +213,16 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "start", "what": "kettle"},
         [("switch.turn_on", ["switch.kettle"], {})],
     ),
+    "what runs, and is no valve": (
+        "let the kettle run",
+        {"do": "open_valve", "what": "kettle"},
+        [("switch.turn_on", ["switch.kettle"], {})],
+    ),
+    "what runs no more": (
+        "shut the kettle",
+        {"do": "close_valve", "what": "kettle"},
+        [("switch.turn_off", ["switch.kettle"], {})],
+    ),
     "away": (
         "put the hive in away mode",
         {"do": "alarm_arm_away", "what": "hive"},

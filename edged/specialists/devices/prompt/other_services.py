@@ -34,6 +34,8 @@ _PLAYERS = frozenset(("tv", "speaker"))
 _FAN_MODES = {33: "low", 66: "medium", 100: "high"}
 _OF_FANS = frozenset(("fan", "mode", "speed", "blower"))
 _SWITCHES = {"stop": "turn_off", "start": "turn_on"}
+# "Let the fountain run", which is a pump's plug.
+_OF_VALVES = {"open_valve": "turn_on", "close_valve": "turn_off"}
 # Said before a name where another service was written, and the service that it means.
 _SAID_BEFORE = {
     "stop": "stop",
@@ -117,6 +119,8 @@ def other_services(command: Command, prompt: str) -> Iterator[Command]:
     """Yield what is asked of other devices by the same words."""
     for verb, data in _otherwise(command.verb, command.data):
         yield replace(command, verb=verb, data=data)
+    if command.verb in _OF_VALVES and {"on", "off"}.isdisjoint(words_of(prompt)):
+        yield replace(command, verb=_OF_VALVES[command.verb])
     if verb := _SAID_BEFORE.get(word_before(command.mention, singles(prompt)), ""):
         yield replace(command, verb=verb, data={})
 
