@@ -114,6 +114,15 @@ def test_other_words_mean_devices(
     assert targets(area, home=HOUSE, **said) == expected
 
 
+def test_a_plug_heats_where_nothing_else_does() -> None:
+    home = "switch.heater | Den space heater | Den\nswitch.block | Block heater | Garage"
+    warm = {"kind": "heating"}
+    assert targets(home=home, **warm) == ["switch.heater"]
+    assert targets(home=home + "\nswitch.bath | Bath heater | Bath", **warm) == "ambiguous"
+    assert targets(home=home + "\nclimate.bath | Nest | Bath", **warm) == ["climate.bath"]
+    assert targets(home="switch.block | Block heater | Garage", **warm) == "none"
+
+
 def test_what_stands_behind_the_name_switches_it() -> None:
     said = ({"do": "open_valve", "what": "floods"}, {"do": "turn_off", "what": "shed floodlight"})
     assert asked(*said, prompt="floods on, shed floodlight off", home=HOUSE) == [

@@ -11,6 +11,13 @@ from edged.specialists.devices.words import is_plural, stem
 
 _SHOPPING = frozenset(("shopping", "grocery", "supermarket"))
 _LAWN = frozenset(("lawn", "grass", "meadow"))
+_HEATERS = frozenset(("heater", "radiator", "heating"))
+_OF_HEATERS = frozenset(
+    (
+        *("space", "fan", "room", "electric", "oil", "infrared", "ceramic", "panel", "portable"),
+        *("convector", "little", "small"),
+    )
+)
 _PLANTS = frozenset(
     (
         *("plant", "planter", "flower", "rose", "tomato", "vegetable", "herb", "hedge", "berry"),
@@ -29,6 +36,8 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     """
     kinds = frozenset(IMPLIED[mention.kind])
     found = [device for device in able if device.kinds & kinds]
+    if mention.kind == "heating" and not any(one.domain == "climate" for one in home.devices):
+        found = [device for device in able if _is_heater(device)]
     place = place_of(home, mention)
     if (way := _WAYS.get(mention.kind)) is not None:
         return way(home, mention, found, place)
@@ -49,6 +58,13 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     if place is None and not is_home:
         found = home.near(found)
     return (tuple(found) or Nothing.NONE) if mention.kind in IMPLIED_ALL else only(found)
+
+
+def _is_heater(device: Device) -> bool:
+    """Tell whether a plug is that of a heater for rooms: not of a "Block heater"."""
+    *words, noun = device.name_words or ("",)
+    is_for_rooms = {*words} <= _OF_HEATERS.union(device.area_words)
+    return device.domain == "switch" and noun in _HEATERS and is_for_rooms
 
 
 def _vacuum(
