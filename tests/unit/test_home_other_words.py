@@ -123,6 +123,22 @@ def test_a_plug_heats_where_nothing_else_does() -> None:
     assert targets(home="switch.block | Block heater | Garage", **warm) == "none"
 
 
+def test_the_end_of_a_word_names_what_nothing_else_is_called() -> None:
+    home = """
+    media_player.radio | Küchenradio | Kitchen
+    fan.bath | Bath Badlüfter | Bath
+    light.house | Greenhouse | Garden
+    lock.front | Frontschloss | Hall
+    """
+    assert targets(home=home, what="radio") == ["media_player.radio"]
+    assert targets(home=home, what="bath lüfter") == ["fan.bath"]
+    assert targets(home=home, what="hall lüfter") == "none"
+    assert targets(home=home, what="house") == "none"
+    assert targets(home=home, do="unlock", what="schloss") == "none"
+    home += "media_player.old | Radio | Hall"
+    assert targets(home=home, what="radio") == ["media_player.old"]
+
+
 def test_what_stands_behind_the_name_switches_it() -> None:
     said = ({"do": "open_valve", "what": "floods"}, {"do": "turn_off", "what": "shed floodlight"})
     assert asked(*said, prompt="floods on, shed floodlight off", home=HOUSE) == [

@@ -21,6 +21,9 @@ from edged.specialists.devices.words import single, stem, synonyms
 
 _OF_PROPER_NAMES = frozenset(("scene", "script", "mode", "the", "a", "my", "button", "routine"))
 
+_FEWEST_LETTERS = 4
+# A "Greenhouse" is no house.
+_OF_PLACES = frozenset(("house", "room", "home", "place", "side", "yard", "door"))
 _APPLIANCES = frozenset(("machine", "maker", "appliance"))
 
 
@@ -52,7 +55,7 @@ def called(home: Household, words: Sequence[str], devices: Sequence[Device]) -> 
 
     Where none is, those of which the name does not say what they are; then synonyms are tried.
     """
-    ways = (_may_be_called, _may_be, _may_be_called_otherwise, _may_be_for)
+    ways = (_may_be_called, _may_be, _may_be_called_otherwise, _may_be_for, _may_end_so)
     for way in ways if words else ():
         those = home.those(way, tuple(words))
         if found := [device for device in devices if device in those]:
@@ -93,6 +96,19 @@ def _may_be_for(words: tuple[str, ...]) -> Test:
     wanted = frozenset(words) - _APPLIANCES
     is_one = len(words) > len(wanted) > 0
     return lambda device: is_one and device.domain == "switch" and wanted <= device.named_stems
+
+
+def _may_end_so(words: tuple[str, ...]) -> Test:
+    """Of "the radio", what is called "Kitchenradio"; no door is opened by a part of a word."""
+    *others, noun = words
+    is_part = len(noun) >= _FEWEST_LETTERS and noun not in _OF_PLACES
+    return lambda device: (
+        is_part
+        and device.noun.endswith(noun)
+        and device.domain not in PROPER
+        and not device.is_door
+        and device.vocabulary.issuperset(others)
+    )
 
 
 def _proper(words: Iterable[str]) -> list[str]:
