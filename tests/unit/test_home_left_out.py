@@ -470,6 +470,28 @@ def test_what_plays_is_no_source_of_a_lamp() -> None:
     ]
 
 
+LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
+    "of somebody": ({"except": "idas own"}, "light.ida"),
+    "by a word of its name": ({"except": "one", "except_in": "moon"}, "light.ida"),
+    "in a place that is not here": ({"except": "comet lamp", "except_in": "hall"}, "light.tom"),
+}
+
+
+@pytest.mark.parametrize(("said", "left_out"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_one_of_several_is_left_out(said: dict[str, str], left_out: str) -> None:
+    lights: dict[str, Any] = {
+        "do": "turn_off",
+        "what": "lights",
+        "in": "upper floor",
+        "all": True,
+        **said,
+    }
+    found = targets(home=HOUSE, **lights)
+    assert [one for one in ("light.den_1", "light.tom", "light.ida") if one not in found] == [
+        left_out
+    ]
+
+
 def test_there_is_not_here() -> None:
     fan = {"do": "turn_off", "what": "bar fan"}
     lights = {"do": "turn_off", "what": "lights", "where": "here"}

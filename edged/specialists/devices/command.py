@@ -12,8 +12,8 @@ from edged.specialists.devices.words import is_plural, is_several, single, stem,
 MAX_WORDS_CHARACTERS = 80
 MAX_COMMANDS = 16
 _ARTICLES = frozenset(("the", "teh", "hte"))  # typed in a hurry, too
-# "All blinds but the one in the kitchen".
-_PRONOUNS = frozenset(("one", "ones", "that", "those"))
+# "All blinds but the one in the kitchen", "all but Ida's own".
+_PRONOUNS = frozenset(("one", "ones", "own", "that", "those"))
 # "Morning! The kettle".
 _SENTENCE_END = re.compile(r"[!?;]\s+")
 # Verbs that may open a door, and do so on no guess.

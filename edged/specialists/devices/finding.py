@@ -152,6 +152,8 @@ def _without(home: Household, left_out: Mention, found: Devices) -> Found:
     among = called(home, words.stems, found)
     if place is not None:
         among = [device for device in among if place.has(device)]
+    elif is_elsewhere(home, left_out):  # "the one over the sink"
+        among = called(home, (*words.stems, *map(stem, left_out.place)), found) or among
     elif (room := place_called(home, left_out.words)) and all(map(room.has, among)):
         among = [device for device in found if room.has(device)]  # "but not the kitchen"
         return _rest(found, among)
