@@ -47,6 +47,11 @@ EXCEPTIONS: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
         BASEMENT,
         ["light.stairs", "light.bar"],
     ),
+    "leave it on for somebody": (
+        "basement lights off, just leave the sauna lamp burnin' for Hank.",
+        BASEMENT,
+        ["light.stairs", "light.bar"],
+    ),
     "whose it is": (
         "upper floor lights off but not Tom's, he's asleep",
         {"do": "turn_off", "what": "upper floor lights"},

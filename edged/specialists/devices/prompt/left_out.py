@@ -18,7 +18,9 @@ _EXCEPT = re.compile(
 _KEEP = re.compile(
     rf"\b(?:(but)|and|just|,) (?:please )?(?:leave|keep) {_ARTICLE}([^,.;:!?]{{2,40}}?)"
     # "And leave the house" excepts nothing.
-    r"(?: (?:on|off|open|closed|alone|as it is|as they are|running)|(?(1)|(?!)))(?=$|[,.;:!?])",
+    r"(?: (?:on|off|open|closed|alone|as it is|as they are|running|burnin[g'\u2019]?|lit)"
+    # "For Hank".
+    r"(?: for [^,.;:!?]{2,20})?|(?(1)|(?!)))(?=$|[,.;:!?])",
     re.IGNORECASE,
 )
 _CORRECTING = frozenset(("no", "wait", "sorry", "mean", "meant", "scratch", "actually", "rather"))
