@@ -538,6 +538,8 @@ def test_what_is_asked_for_is_done(prompt: str) -> None:
         "in ten minutes",
         "in half an hour",
         "at noon",
+        "first thing in the mornin'.",
+        "in the evening",
     ],
 )
 def test_what_is_for_later_is_not_done(time: str) -> None:

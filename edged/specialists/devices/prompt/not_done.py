@@ -31,7 +31,8 @@ _NUMBER = rf"(?:\d{{1,2}}|{'|'.join(NUMBER_WORDS[1:])})"
 _PART_OF_DAY = r"(?: (?:morning|noon|afternoon|evening|night))?"
 # "Unlock the door at six", at the end of what has no value that this could be.
 _LATER = re.compile(
-    rf"\b(?:(?:later )?tonight|later(?: on| today)?|tomorrow{_PART_OF_DAY}|next (?:week|month)"
+    rf"\b(?:first thing )?(?:(?:later )?tonight|later(?: on| today)?|tomorrow{_PART_OF_DAY}"
+    r"|next (?:week|month)|in the (?:mornin[g']?|afternoon|evening)"
     rf"|on (?:mon|tues|wednes|thurs|fri|satur|sun)day{_PART_OF_DAY}"
     r"|at (?:noon|midnight|dawn|dusk|sunset|sunrise|bedtime|lunchtime)"
     rf"|at {_NUMBER}(?:[:. ](?:\d\d|thirty|fifteen))?(?: ?(?:am|pm|a\.m|p\.m|o'?clock|sharp))?"
