@@ -188,6 +188,16 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "increase_speed", "what": "fans", "all": True, "except": "desk fan"},
         [("fan.turn_on", ["fan.office"], {})],
     ),
+    "kill it": (
+        "calls over kill the desk fan please",
+        {"do": "turn_on", "what": "desk fan"},
+        [("fan.turn_off", ["fan.desk"], {})],
+    ),
+    "cut it by some": (
+        "cut the desk lamp by twenty percent",
+        {"do": "turn_on", "what": "desk lamp", "brightness_step_pct": -20},
+        [("light.turn_on", ["light.desk"], {"brightness_step_pct": -20})],
+    ),
     "flip it on": (
         "flip the desk lamp on",
         {"do": "toggle", "what": "desk lamp"},

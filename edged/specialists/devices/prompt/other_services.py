@@ -71,11 +71,12 @@ _TAKEN_FOR_SWITCHES = frozenset(
         *("volume_up", "volume_down"),
     )
 )
+_KILL = frozenset(("kill", "cut", "douse"))
 _BEFORE_NAMES = frozenset(("up", "down", "all", "my", "our", "every", "each", "both", "of"))
 
 
 def powered(command: Command, said: tuple[str, ...]) -> Command:
-    """Return a command; "power the lamp down" and "flip it off" turn off, whatever was written.
+    """Return a command; "power the lamp down", "kill it" and "flip it off" turn off.
 
     Args:
         command: Of any kind.
@@ -88,6 +89,9 @@ def powered(command: Command, said: tuple[str, ...]) -> Command:
     before = place_before(command.mention, said, _BEFORE_NAMES)
     if before is not None and said[before] == "power":
         ends, words = _POWERED, said[before:]
+    elif before is not None and said[before] in _KILL:
+        is_on = command.verb == "turn_on" and not command.data
+        return replace(command, verb="turn_off") if is_on else command
     elif command.verb == "toggle" and "toggle" not in said:
         ends, words = _FLIPPED, said[places[0] :]
     else:
