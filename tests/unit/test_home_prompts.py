@@ -814,6 +814,16 @@ def test_a_thermostat_is_not_armed(armed: str, preset: str) -> None:
     assert asked(said) == [(service, ["climate.office"], {"preset_mode": preset})]
 
 
+def test_what_somebody_does_is_not_done() -> None:
+    lock = {"do": "lock", "what": "front door"}
+    prompt = "I'll lock the front door myself on the way out, don't bother"
+    assert asked(lock, prompt=prompt) == "none"
+    locked: Actions = [("lock.lock", ["lock.front"], {})]
+    assert asked(lock, prompt="I'll do the dishes myself, lock the front door") == locked
+    assert asked(lock, prompt="I can't lock the front door myself") == locked
+    assert asked(lock, prompt="I'll be late. lock the front door") == locked
+
+
 @pytest.mark.parametrize("behind", ["alone", "be", "as it is"])
 def test_what_is_left_as_it_is_is_left_out(behind: str) -> None:
     said = {"do": "turn_off", "what": "kettle"}

@@ -21,6 +21,7 @@ from edged.specialists.devices.prompt.not_done import (
     with_excepted_place,
     without_kept,
     without_later,
+    without_own,
 )
 from edged.specialists.devices.prompt.other_services import powered
 from edged.specialists.devices.prompt.sources import with_sources
@@ -104,7 +105,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     whole = (powered(one, said) for one in with_whole_names(commands, said, home))
     placed = _with_the_first_place(_for_pairs([*whole], said), prompt, home)
     placed = _with_the_place_there(placed, prompt, home)
-    kept = without_kept(without_later(placed, prompt), said)
+    kept = without_kept(without_later(without_own(placed, prompt), prompt), said)
     return [not_opened(one, said) for one in kept]
 
 

@@ -38,6 +38,9 @@ _LATER = re.compile(
     rf"|at {_NUMBER}(?:[:. ](?:\d\d|thirty|fifteen))?(?: ?(?:am|pm|a\.m|p\.m|o'?clock|sharp))?"
     r"|in (?:\w+ ){1,3}(?:second|minute|hour|day|week|while)s?)[^\w%]*(?:please\W*)?$"
 )
+_MYSELF = re.compile(
+    r"\b(?:(?:i|we)(?:'?ll| will)|i'?m going to)\b[^,.;:!?]{0,80}?\b(?:myself|ourselves)\b"
+)
 _BEFORE_LATER = frozenset(("on", "off", "open", "closed", "shut", "up", "down", "please", "again"))
 # Before a door is opened, any of these is a doubt.
 _CONDITIONS = frozenset(
@@ -108,6 +111,12 @@ def is_not_for_now(prompt: str) -> bool:
     """Tell whether a prompt begins with a condition, or says only what is not to be done."""
     text = _plain(prompt)
     return bool(_IF.match(text) or _NOT.match(text))
+
+
+def without_own(commands: Sequence[Command], prompt: str) -> list[Command]:
+    """Return commands without what somebody is going to do: "I'll lock the door myself"."""
+    own = [singles(found.group()) for found in _MYSELF.finditer(_plain(prompt))]
+    return [one for one in commands if not any(places_in(s, one.mention.singles) for s in own)]
 
 
 def without_later(commands: Sequence[Command], prompt: str) -> list[Command]:
