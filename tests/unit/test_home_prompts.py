@@ -824,6 +824,13 @@ def test_what_somebody_does_is_not_done() -> None:
     assert asked(lock, prompt="I'll be late. lock the front door") == locked
 
 
+def test_what_can_stay_is_left_out() -> None:
+    island = {"do": "turn_off", "what": "island"}
+    pause = {"do": "pause", "what": "desk lamp"}
+    prompt = "island off, the desk lamp can stay"
+    assert asked(island, pause, prompt=prompt) == [("light.turn_off", ["light.island"], {})]
+
+
 @pytest.mark.parametrize("behind", ["alone", "be", "as it is"])
 def test_what_is_left_as_it_is_is_left_out(behind: str) -> None:
     said = {"do": "turn_off", "what": "kettle"}
