@@ -475,6 +475,26 @@ def test_what_plays_is_no_source_of_a_lamp() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "said", "left_out"),
+    [
+        ("every light bar the yard", {"in": "yard"}, ["light.yard"]),
+        ("every light bar the yard one off", {}, ["light.yard"]),
+        ("every light bar in the den", {}, ["light.den_1", "light.den_2"]),
+    ],
+)
+def test_bar_excepts_where_nothing_is_called_so(
+    prompt: str, said: dict[str, str], left_out: list[str]
+) -> None:
+    home = HOUSE.replace("Bar", "Pub")
+    lights: dict[str, Any] = {"do": "turn_off", "what": "light bar", "all": True, **said}
+    every = targets(home=home, do="turn_off", what="lights", all=True)
+    found = targets(home=home, prompt=prompt, **lights)
+    assert found == [one for one in every if one not in left_out]
+    bars = targets(prompt=prompt, home=home + "light.tv | Light bar", **lights)
+    assert bars == ("none" if said else ["light.tv"])
+
+
 LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
     "of somebody": ({"except": "idas own"}, "light.ida"),
     "by a word of its name": ({"except": "one", "except_in": "moon"}, "light.ida"),

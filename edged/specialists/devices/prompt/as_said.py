@@ -14,7 +14,7 @@ from edged.specialists.devices.household import SIDES, Household
 from edged.specialists.devices.kinds import KINDS, names_for
 from edged.specialists.devices.places import is_elsewhere
 from edged.specialists.devices.prompt.durations import with_durations
-from edged.specialists.devices.prompt.left_out import corrected, with_exception
+from edged.specialists.devices.prompt.left_out import corrected, with_bar, with_exception
 from edged.specialists.devices.prompt.not_done import (
     EXCEPTING,
     not_opened,
@@ -91,6 +91,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     """
     said = singles(prompt)
     commands = [without_unsaid(with_item(one, prompt, home), prompt) for one in commands]
+    commands = [with_bar(one, prompt, home) for one in commands]
     commands = with_whole_item(with_next_item(commands, prompt, home), prompt)
     commands = with_sources(with_durations(commands, prompt), prompt, home)
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]

@@ -15,6 +15,10 @@ _EXCEPT = re.compile(
     rf"|all but|but)(?: for)?|, ?not|\bnot) {_ARTICLE}([^,.;:!?]{{2,40}})(?=$|[,.;:!?])",
     re.IGNORECASE,
 )
+_BAR = re.compile(
+    r"\bbar (?:in )?(?:the|my|our) ([^,.;:!?]{2,40}?)(?: (?:on|off|please)){0,2}(?=$|[,.;:!?])",
+    re.IGNORECASE,
+)
 _KEEP = re.compile(
     rf"\b(?:(but)|and|just|,) (?:please )?(?:leave|keep) {_ARTICLE}([^,.;:!?]{{2,40}}?)"
     # "And leave the house" excepts nothing.
@@ -57,6 +61,22 @@ def with_exception(command: Command, prompt: str, home: Household) -> Command:
         if 0 < len(words) <= _MOST_WORDS and all(single(word) in home.known for word in own):
             return replace(command, left_out=Mention((*own, *noun)))
     return command
+
+
+def with_bar(command: Command, prompt: str, home: Household) -> Command:
+    """Return a command; "every light bar the stairs" is for no light bar, where none is here."""
+    mention = command.mention
+    *words, last = mention.words or ("",)
+    found = _BAR.search(prompt) if words and last == "bar" and "bar" not in home.known else None
+    left_out = words_of(found[1]) if found else ()
+    own = left_out[:-1] if left_out[-1:] and left_out[-1] in _PRONOUNS else left_out
+    is_known = all(single(word) in home.known for word in own)
+    if not own or not is_known or not mention.is_all or command.left_out is not None:
+        return command
+    place = () if {*mention.place} <= {*own} else mention.place
+    noun = tuple(words[-1:]) if own is not left_out else ()
+    group = replace(mention, words=tuple(words), place=place)
+    return replace(command, mention=group, left_out=Mention((*own, *noun)))
 
 
 def corrected(commands: Sequence[Command], said: tuple[str, ...]) -> Iterator[Command]:
