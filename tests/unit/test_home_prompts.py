@@ -721,6 +721,17 @@ SEVERAL: dict[str, tuple[str, list[dict[str, Any]], Actions | str]] = {
             ("media_player.media_play", ["media_player.sonos"], {}),
         ],
     ),
+    "its level": (
+        "turn the island orange and bring it down to a quarter",
+        [
+            {"do": "turn_on", "what": "island", "color_name": "orange"},
+            {"do": "turn_on", "what": "quarter", "brightness_pct": 25},
+        ],
+        [
+            ("light.turn_on", ["light.island"], {"color_name": "orange"}),
+            ("light.turn_on", ["light.island"], {"brightness_pct": 25}),
+        ],
+    ),
     "its mode": (
         "hive on fan only",
         [

@@ -32,7 +32,7 @@ from edged.specialists.devices.prompt.values import (
     with_level,
     with_next_item,
     with_whole_item,
-    without_number,
+    without_numbers,
     without_unsaid,
 )
 from edged.specialists.devices.prompt.whole_names import (
@@ -95,7 +95,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = with_whole_item(with_next_item(commands, prompt, home), prompt)
     commands = with_sources(with_durations(commands, prompt), prompt, home)
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
-    commands = [without_number(one, home.known) for one in corrected(commands, said)]
+    commands = without_numbers([*corrected(commands, said)], said, home.known)
     commands = [not_swinging(with_color(one, home), prompt) for one in commands]
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]

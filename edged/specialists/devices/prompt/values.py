@@ -46,6 +46,8 @@ _KINDS = {
     "temperature": "climate",
     "volume_level": "media",
 }
+_SHARES = (("quarter",), ("half",), ("third",))
+_THEM = frozenset(("it", "them"))
 _OF_BRIGHTNESS = re.compile(
     r"bright|dim|%|per ?cent|\b(?:half|full|quarter|third|max|min|low|high)"
 )
@@ -204,16 +206,30 @@ def without_unsaid(command: Command, prompt: str) -> Command:
     return replace(command, data=data)
 
 
-def without_number(command: Command, known: Collection[str]) -> Command:
-    """Return a command with no device where only a number was written: "twenty" of "by twenty".
+def without_numbers(
+    commands: Sequence[Command], said: tuple[str, ...], known: Collection[str]
+) -> list[Command]:
+    """Return commands with no device where only a number was written: "twenty" of "by twenty".
 
     Args:
-        command: Of any kind.
+        commands: Of any kind.
+        said: All that was said; "it" is what the command before is for.
         known: Words of the home.
     """
+    made: list[Command] = []
+    for command in commands:
+        other = _without_number(command, known)
+        is_it = made and other is not command and not _THEM.isdisjoint(said)
+        if is_it and made[-1].verb == command.verb and made[-1].mention.words:
+            other = replace(command, mention=made[-1].mention)
+        made.append(other)
+    return made
+
+
+def _without_number(command: Command, known: Collection[str]) -> Command:
     words = tuple(word for word in command.mention.words if word not in _UNITS)
     kinds = [_KINDS[name] for name in command.data if name in _KINDS]
-    if words not in _numbers(command) or {*words} & {*known} or not kinds:
+    if words not in (*_SHARES, *_numbers(command)) or {*words} & {*known} or not kinds:
         return command
     return replace(command, mention=replace(command.mention, words=(), kind=kinds[0]))
 
