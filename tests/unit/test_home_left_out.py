@@ -463,6 +463,14 @@ def test_a_place_that_is_not_here_is_no_source(place: str) -> None:
     assert asked(said, prompt=f"turn the telly {place}", home=HOUSE) == "none"
 
 
+def test_a_racket_is_of_what_plays() -> None:
+    down = {"do": "volume_down", "what": "racket"}
+    assert targets("Bar", "turn that racket down", home=HOUSE, **down) == ["media_player.tv"]
+    home = HOUSE + "media_player.racket | Racket | Yard"
+    assert targets("Bar", home=home, **down) == ["media_player.racket"]
+    assert targets("Bar", home=HOUSE, do="turn_on", what="racket") == "none"
+
+
 def test_what_plays_is_no_source_of_a_lamp() -> None:
     lamp = {"do": "turn_on", "what": "stairs lamp"}
     music = {"do": "turn_on", "what": "Spotify"}
