@@ -644,6 +644,7 @@ def test_a_thing_is_what_its_name_ends_with() -> None:
     assert kinds_of("cover", "Garage door left") == {"garage_door"}
     assert kinds_of("cover", "Markise") >= {"blind", "awning"}
     assert kinds_of("media_player", "Kitchen radio") == {"speaker"}
+    assert kinds_of("climate", "Kirigamine") == {"ac"}
     assert kinds_of("sensor", "Door") == frozenset()
 
 

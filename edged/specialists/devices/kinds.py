@@ -102,7 +102,7 @@ KINDS = {
         ("ac", "acs", "air con", "conditioner", "conditioning"),
         (
             *("daikin", "mitsubishi", "fujitsu", "split", "lg", "gree", "midea", "haier", "voltas"),
-            *("cooler", "cooling", "hisense", "sensibo"),
+            *("cooler", "cooling", "hisense", "sensibo", "kirigamine", "samsung", "hitachi"),
         ),
         ("air", "unit"),
     ),
