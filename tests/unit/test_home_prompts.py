@@ -138,6 +138,21 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "oscillate", "what": "desk fan side", "oscillating": True},
         [("fan.oscillate", ["fan.desk"], {"oscillating": True})],
     ),
+    "at full speed": (
+        "crank that desk fan all the way!",
+        {"do": "turn_on", "what": "desk fan"},
+        [("fan.set_percentage", ["fan.desk"], {"percentage": 100})],
+    ),
+    "all the way to it": (
+        "i walked all the way to the office, desk fan on",
+        {"do": "turn_on", "what": "desk fan"},
+        [("fan.turn_on", ["fan.desk"], {})],
+    ),
+    "a switch at full speed": (
+        "kettle at full power",
+        {"do": "turn_on", "what": "kettle"},
+        [("switch.turn_on", ["switch.kettle"], {})],
+    ),
     "it stops": (
         "quit the swinging of the desk fan",
         {"do": "oscillate", "what": "desk fan", "oscillating": True},

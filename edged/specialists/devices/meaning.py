@@ -30,6 +30,7 @@ from edged.specialists.devices.prompt.not_done import (
     opens_everything,
 )
 from edged.specialists.devices.prompt.other_services import (
+    at_full,
     fan_modes,
     other_levels,
     other_services,
@@ -190,6 +191,8 @@ class HomeMeaning:
                 mention = named_in_part(mention, prompt, self._of_kind(home, one))
             command, found = self._found(home, replace(one, mention=mention))
             found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
+        full = at_full(command, found, prompt) if is_alone else command
+        command = full if self._can(f"fan.{full.verb}", full) else command
         return started(command, found, prompt), found
 
     def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:

@@ -62,6 +62,10 @@ _LOUD = re.compile(r"\b(?:loud|louder|quiet|quieter|volume)\b")
 _PERCENT = re.compile(r"%|per ?cent")
 _SWITCHING = re.compile(r"\b(?:turn|switch|put|power)(?:ed|ing)?\b")
 _ON_OR_OFF = re.compile(r"\b(?:on|off)\b")
+_FULL = re.compile(
+    r"\b(?:all the way(?: up)?[.!]*$|full (?:blast|speed|power|tilt)|flat out|top speed"
+    r"|(?:to|at|on) (?:the )?max(?:imum)?\b)"
+)
 _FLIPPED = {"on": "turn_on", "off": "turn_off"}
 _POWERED = {"up": "turn_on", "down": "turn_off", **_FLIPPED}
 # What a model writes for "power the fan up"; "toggle" for "flip the fan on".
@@ -136,6 +140,15 @@ def started(command: Command, found: Found, prompt: str) -> Command:
     is_start = word_before(command.mention, said) == "start" and "up" not in said
     is_plain = command.verb == "turn_on" and not command.data
     return replace(command, verb="media_play") if is_player and is_start and is_plain else command
+
+
+def at_full(command: Command, found: Found, prompt: str) -> Command:
+    """Return the only command; "crank the fan all the way" is for 100 %, not only for on."""
+    is_fan = isinstance(found, tuple) and all(one.domain == "fan" for one in found)
+    is_plain = command.verb == "turn_on" and not command.data
+    if not (is_fan and is_plain and _FULL.search(prompt.lower())):
+        return command
+    return replace(command, verb="set_percentage", data={"percentage": 100})
 
 
 def _otherwise(verb: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
