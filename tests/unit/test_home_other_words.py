@@ -71,6 +71,8 @@ WORDS: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
     "a brand in one word with a noun": ("", {"what": "breeze"}, ["fan.breeze"]),
     "the whole word": ("", {"what": "breezefan"}, ["fan.breeze"]),
     "the other synonym": ("", {"what": "bedside lamp"}, ["light.bed"]),
+    "by the bed": ("", {"what": "lamp by the bed"}, ["light.bed"]),
+    "by my bed": ("", {"what": "the attic room lamp by my bed"}, ["light.bed"]),
     "a radio": ("", {"what": "wireless"}, ["media_player.old"]),
     "a computer": ("", {"what": "pc"}, ["switch.computer"]),
     "a machine's plug": ("", {"what": "espresso machine"}, ["switch.espresso"]),

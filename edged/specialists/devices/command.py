@@ -16,6 +16,10 @@ _ARTICLES = frozenset(("the", "teh", "hte"))  # typed in a hurry, too
 _PRONOUNS = frozenset(("one", "ones", "own", "that", "those"))
 # "Morning! The kettle".
 _SENTENCE_END = re.compile(r"[!?;]\s+")
+_BY_BED = re.compile(
+    r"(?:(?<= )|^)([^\W\d_]+) (?:by|beside|next to|near) (?:(?:the|my|our|his|her) )?bed$",
+    re.IGNORECASE,
+)
 # Verbs that may open a door, and do so on no guess.
 OPENING = frozenset(("unlock", "open_cover", "set_cover_position", "alarm_disarm"))
 _POSSESSIVE = ("'s", "\u2019s")
@@ -136,7 +140,7 @@ def read_command(said: Mapping[str, Any]) -> Command:
 
 
 def _mention(what: str, place: str, said: Mapping[str, Any]) -> Mention:
-    last = _SENTENCE_END.split(what)[-1] or what
+    last = _BY_BED.sub(r"bedside \1", _SENTENCE_END.split(what)[-1] or what)
     words = [word for word in words_of(last) if word not in _ARTICLES]
     is_all = bool(said.get("all"))
     while words and words[0] in _BEFORE_NAMES:
