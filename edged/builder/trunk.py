@@ -39,6 +39,11 @@ class Trunk:
         for index, row, length in zip(batch.indices, hidden, batch.lengths, strict=True):
             self._kept[index] = row[:length].to(torch.float16)
 
+    def forget(self, batch: Batch) -> None:
+        """Release what was kept for a batch's rows."""
+        for index in batch.indices:
+            self._kept.pop(index, None)
+
     def logits(self, batch: Batch) -> torch.Tensor:
         """Return ``[answer tokens, vocabulary]``, in the order of the batch's targets."""
         if self._lower is None:

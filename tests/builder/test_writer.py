@@ -31,6 +31,7 @@ from edged.builder.writer import choice  # noqa: E402
 from edged.builder.writer.asides import asides_of  # noqa: E402
 from edged.builder.writer.choice import ChoiceTeacher  # noqa: E402
 from edged.builder.writer.material import Material, read_material  # noqa: E402
+from edged.builder.writer.model import teaching_bytes  # noqa: E402
 from edged.builder.writer.prompts import Prompts, rows_to_learn  # noqa: E402
 from edged.builder.writer.results import calibrated, compare_exact  # noqa: E402
 from edged.builder.writer.rows import Batch, Row, batch_of, batches, joined  # noqa: E402
@@ -197,6 +198,20 @@ def test_an_epoch_learns_from_each_dialogue_of_rows_that_hold_several() -> None:
     ran = Trainer(model, SeenTrunk(model, 1), made, 0, course).run(ignore)
     assert [one.number for one in ran] == [1, 2]
     assert sorted(seen) == sorted([*range(len(made)), *range(len(made))])
+
+
+@pytest.mark.parametrize(("epochs", "num_kept"), [(1, 4), (2, 16)])
+def test_what_lies_below_is_kept_for_a_later_epoch_alone(epochs: int, num_kept: int) -> None:
+    model = adapted()
+    trunk = Trunk(model, 1)
+    course = Course(epochs=epochs, batch_rows=4)
+    Trainer(model, trunk, rows(), 4, course).run(ignore)
+    assert len(trunk._kept) == num_kept
+    need, once = (
+        teaching_bytes(model.config, rows(), one, 1, torch.float32)
+        for one in (course, replace(course, epochs=1))
+    )
+    assert (need > once) == (epochs > 1)
 
 
 def test_it_ends_where_nothing_gets_better() -> None:

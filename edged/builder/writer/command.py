@@ -188,7 +188,7 @@ def _taught(
     begun = begin(model, form, arguments.begin, base)
     _check_form(form, state_of(model), base)
     course = Course(arguments.epochs, arguments.rate, arguments.batch, seed=SEED)
-    need = teaching_bytes(model.config, rows, course.batch_rows, form.layers[0], base.kind)
+    need = teaching_bytes(model.config, rows, course, form.layers[0], base.kind)
     num_tokens = sum(len(row.ids) for row in rows)
     num_taught = sum(row.num_dialogues for row in rows) - num_held_out
     print(

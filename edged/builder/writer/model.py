@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from edged.builder.pipeline import default_cache
 from edged.builder.writer.rows import Row, batches
+from edged.builder.writer.training import Course
 from edged.bundle.folder import Bundle
 from edged.bundle.manifest import MODEL
 from edged.engine.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ def load_model(folder: Path, kind: torch.dtype) -> Any:  # noqa: ANN401 - transf
 def teaching_bytes(
     config: Any,  # noqa: ANN401 - transformers' class
     rows: Sequence[Row],
-    batch_rows: int,
+    course: Course,
     first_layer: int,
     kind: torch.dtype,
 ) -> int:
@@ -114,13 +115,14 @@ def teaching_bytes(
     )
     layer = 2 * hidden * hidden + 2 * hidden * hidden // 3 + 3 * hidden * inner
     weights = size * (num_layers * layer + config.vocab_size * hidden)
-    made = batches(rows, range(len(rows)), batch_rows, 0)
+    made = batches(rows, range(len(rows)), course.batch_rows, 0)
     num_tokens = max(len(one) * max(len(rows[index].ids) for index in one) for one in made)
     num_answers = max(sum(sum(rows[index].is_answer) for index in one) for one in made)
     kept_layers = num_layers - first_layer
     activations = num_tokens * kept_layers * (_KEPT_HIDDEN * hidden + _KEPT_INNER * inner) * size
     logits = num_answers * config.vocab_size * 3 * _FP32_BYTES
-    lower = sum(len(row.ids) for row in rows) * hidden * _HALF_BYTES if first_layer else 0
+    num_kept = num_tokens if course.epochs == 1 else sum(len(row.ids) for row in rows)
+    lower = num_kept * hidden * _HALF_BYTES if first_layer else 0
     return int(_PROCESS_BYTES + weights + activations + logits + lower)
 
 

@@ -140,6 +140,8 @@ class Trainer:
         targets = batch.targets[batch.targets >= 0]
         loss = cross_entropy(self._trunk.logits(batch), targets)
         loss.backward()
+        if self._course.epochs == 1:
+            self._trunk.forget(batch)  # no later epoch reads it
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._schedule.step()
