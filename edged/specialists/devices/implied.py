@@ -36,7 +36,7 @@ def implied(home: Household, mention: Mention, able: Sequence[Device]) -> Found:
     """
     kinds = frozenset(IMPLIED[mention.kind])
     found = [device for device in able if device.kinds & kinds]
-    if mention.kind == "heating" and not any(one.domain == "climate" for one in home.devices):
+    if mention.kind == "heating" and "climate" not in home.domains:
         found = [device for device in able if _is_heater(device)]
     place = place_of(home, mention)
     if (way := _WAYS.get(mention.kind)) is not None:

@@ -192,7 +192,8 @@ class HomeMeaning:
             command, found = self._found(home, replace(one, mention=mention))
             found = Nothing.AMBIGUOUS if found is Nothing.NONE else found
         full = at_full(command, found, prompt) if is_alone else command
-        command = full if self._can(f"fan.{full.verb}", full) else command
+        if full is not command and self._can(f"fan.{full.verb}", full):
+            command = full
         return started(command, found, prompt), found
 
     def _named_after_all(self, home: Household, command: Command, prompt: str) -> Command:

@@ -206,12 +206,12 @@ def _is_for_others(command: Command, said: tuple[str, ...]) -> bool:
 def _is_left_alone(command: Command, said: tuple[str, ...], *, is_only: bool) -> bool:
     """Tell whether "leave the lamp alone" was said, or, beside another command, "running"."""
     mention, words = command.mention, command.mention.singles
-    behind = (said[at + len(words) : at + len(words) + 1] for at in places_in(said, words))
-    if any(said[at + len(words) :][:2] == ("can", "stay") for at in places_in(said, words)):
+    behind = [said[at + len(words) :][:2] for at in places_in(said, words)]
+    if ("can", "stay") in behind:
         return command.verb != "turn_on"  # "all others off" may be behind
     is_switched = command.verb in ("turn_on", "turn_off") and not command.data and not is_only
     alone = (*_ALONE, *_RUNNING) if is_switched else _ALONE
-    return word_before(mention, said) in _KEEP and any(one in alone for one in behind)
+    return word_before(mention, said) in _KEEP and any(one[:1] in alone for one in behind)
 
 
 def _is_kept(before: Command, command: Command, said: tuple[str, ...]) -> bool:

@@ -24,7 +24,6 @@ _NO_SOURCES = frozenset(
     )
 )
 _NO_BROADCASTERS = frozenset(("ok", "hey", "hi", "i", "pm", "am"))
-# "Turn that racket down" means what plays.
 _SOUNDS = frozenset(("racket", "noise", "din", "music", "sound", "song", "tune", "volume"))
 _OF_PLAYERS = ("volume_", "media_")
 _OF_MODES = frozenset(("fan", "mode", "only"))
@@ -41,7 +40,8 @@ def with_sources(commands: Sequence[Command], prompt: str, home: Household) -> l
     made: list[Command] = []
     for command in commands:
         before = made[-1].mention if made else Mention()
-        made.append(_with_source(_of_the_one_before(command, before, prompt, home), prompt, home))
+        said = _of_the_one_before(_of_what_plays(command, home), before, prompt, home)
+        made.append(_with_source(said, prompt, home))
     return made
 
 
@@ -52,9 +52,6 @@ def _of_the_one_before(command: Command, before: Mention, prompt: str, home: Hou
         climates = (one.name_words for one in home.devices if one.domain == "climate")
         is_named = any({*mention.singles} & {*name} for name in climates)
         return command if is_named or not before.words else replace(command, mention=before)
-    if command.verb.startswith(_OF_PLAYERS) and mention.words:
-        is_sound = {*mention.singles} <= _SOUNDS - home.known
-        return replace(command, mention=_of_what_plays(mention)) if is_sound else command
     player = Mention(mention.place) if mention.place else before
     is_plain = command.verb == "turn_on" and not command.data
     is_source = is_plain and _SOURCES.fullmatch(" ".join(mention.words))
@@ -65,8 +62,12 @@ def _of_the_one_before(command: Command, before: Mention, prompt: str, home: Hou
     return Command("select_source", player, None, {_SOURCE: source})
 
 
-def _of_what_plays(mention: Mention) -> Mention:
-    return replace(mention, words=(), kind="media")
+def _of_what_plays(command: Command, home: Household) -> Command:
+    """Return a command; "turn that racket down" is for what plays."""
+    mention, said = command.mention, {*command.mention.singles}
+    if not command.verb.startswith(_OF_PLAYERS) or not said or not said <= _SOUNDS - home.known:
+        return command
+    return replace(command, mention=replace(mention, words=(), kind="media"))
 
 
 def _with_source(command: Command, prompt: str, home: Household) -> Command:
