@@ -28,6 +28,7 @@ from edged.builder.progress import Progress  # noqa: E402
 from edged.builder.trunk import Trunk  # noqa: E402
 from edged.builder.writer import asides as writer_asides  # noqa: E402
 from edged.builder.writer import choice  # noqa: E402
+from edged.builder.writer import command as writer_command  # noqa: E402
 from edged.builder.writer.asides import asides_of  # noqa: E402
 from edged.builder.writer.choice import ChoiceTeacher  # noqa: E402
 from edged.builder.writer.material import Material, read_material  # noqa: E402
@@ -212,6 +213,16 @@ def test_what_lies_below_is_kept_for_a_later_epoch_alone(epochs: int, num_kept: 
         for one in (course, replace(course, epochs=1))
     )
     assert (need > once) == (epochs > 1)
+
+
+@pytest.mark.parametrize(("need_bytes", "is_returned"), [(0, True), (1 << 50, False)])
+def test_memory_beyond_what_was_said_is_returned(
+    need_bytes: int, is_returned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned = []
+    monkeypatch.setattr(writer_command, "return_freed", lambda: returned.append(1))
+    writer_command._train(trainer(adapted()), Progress(), need_bytes)
+    assert bool(returned) == is_returned
 
 
 def test_it_ends_where_nothing_gets_better() -> None:

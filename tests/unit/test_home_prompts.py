@@ -213,6 +213,21 @@ SERVICES: dict[str, tuple[str, dict[str, Any], Actions | str]] = {
         {"do": "turn_on", "what": "desk lamp", "brightness_step_pct": -20},
         [("light.turn_on", ["light.desk"], {"brightness_step_pct": -20})],
     ),
+    "not so bright": (
+        "not so bright, the desk lamp",
+        {"do": "turn_on", "what": "desk lamp", "brightness_step_pct": 20},
+        [("light.turn_on", ["light.desk"], {"brightness_step_pct": -20})],
+    ),
+    "less dim": (
+        "make the desk lamp less dim",
+        {"do": "turn_on", "what": "desk lamp", "brightness_step_pct": -20},
+        [("light.turn_on", ["light.desk"], {"brightness_step_pct": 20})],
+    ),
+    "up, but not too bright": (
+        "turn the desk lamp up, but not too bright",
+        {"do": "turn_on", "what": "desk lamp", "brightness_step_pct": 20},
+        [("light.turn_on", ["light.desk"], {"brightness_step_pct": 20})],
+    ),
     "flip it on": (
         "flip the desk lamp on",
         {"do": "toggle", "what": "desk lamp"},
@@ -452,6 +467,19 @@ def test_an_item_behind_a_list_is_for_that_one() -> None:
     assert asked(said, list_of_food) == [
         ("todo.add_item", ["todo.food", "todo.chores"], {"item": "rake"})
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "verb"),
+    [
+        ("get rid of the milk on the groceries", "remove_item"),
+        ("Delete milk from the groceries, I have some", "remove_item"),
+        ("milk on the groceries so that I get rid of this cough", "add_item"),
+    ],
+)
+def test_an_item_is_removed_where_that_was_said(prompt: str, verb: str) -> None:
+    said = {"do": "add_item", "what": "groceries", "item": "milk"}
+    assert asked(said, prompt=prompt) == [(f"todo.{verb}", ["todo.food"], {"item": "milk"})]
 
 
 def test_each_of_several_items_is_as_it_was_written() -> None:

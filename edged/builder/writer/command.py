@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from edged.builder.adapted import adapted_layers
@@ -40,6 +41,7 @@ from edged.builder.writer.results import calibrated, compare_exact, result_of
 from edged.builder.writer.rows import Row
 from edged.builder.writer.training import Course, Epoch, Trainer
 from edged.bundle.folder import Bundle, open_bundle
+from edged.daemon.memory import return_freed
 from edged.engine.loading import load_engine
 from edged.engine.loop import Engine
 from edged.engine.steps import EngineSettings
@@ -205,7 +207,7 @@ def _taught(
         checkpoint=_checkpoint(arguments.output),
         fingerprint=_fingerprint(rows, form, course, base, str(begun)),
     )
-    _train(trainer, progress)
+    _train(trainer, progress, need)
     trainer.forget()
     return form, state_of(model)
 
@@ -216,11 +218,14 @@ def _checkpoint(output: Path) -> Path:
     return default_cache() / "teaching" / f"{place[:16]}.pt"
 
 
-def _train(trainer: Trainer, progress: Progress) -> None:
+def _train(trainer: Trainer, progress: Progress, need_bytes: int) -> None:
+    process = psutil.Process()
     with progress.step("Teach") as step:
 
         def note(share: float, epoch: Epoch | None) -> None:
             step.update(round(1000 * share), 1000)
+            if process.memory_info().rss > need_bytes:
+                return_freed()  # the allocator keeps what batches of other lengths took
             if epoch is not None:
                 progress.say(
                     f"epoch {epoch.number}: loss {epoch.loss:.4f}, held-out examples: loss "

@@ -28,6 +28,7 @@ from edged.specialists.devices.prompt.sources import with_sources
 from edged.specialists.devices.prompt.values import (
     not_swinging,
     with_color,
+    with_direction,
     with_item,
     with_level,
     with_next_item,
@@ -97,6 +98,7 @@ def as_said(commands: Sequence[Command], prompt: str, home: Household) -> list[C
     commands = [_trimmed(one, home.known) for one in _parted(commands, home)]
     commands = without_numbers([*corrected(commands, said)], said, home.known)
     commands = [not_swinging(with_color(one, home), prompt) for one in commands]
+    commands = with_direction(commands, prompt)
     if all(one.data == commands[0].data for one in commands):
         commands = [with_level(one, prompt) for one in commands]
     if len(commands) == 1:

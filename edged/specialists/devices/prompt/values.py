@@ -23,6 +23,7 @@ _LIST = "list"
 _ON, _W = r"(?:on|onto|to|in|into|under)(?: (?:the|my|our|your))?", r"\W+"
 _MORE = r"((?: [^\s,.;:!?]+){1,6}?)"
 _AMOUNT = rf"\b(?:\d+|an?|half an?|{'|'.join(NUMBER_WORDS)}) [^\W\d_]+ of "
+_REMOVED = r"\b(?:get rid of|remove|delete|erase) (?:the |my |our )?"
 # No part of an item: "jot milk down on the list".
 _NO_ITEM = frozenset(
     (
@@ -57,6 +58,9 @@ _STILL = re.compile(
     r"\b(?:stop|quit|end|cease|no more) (?:(?!and |then |but |start)\w+ ){0,4}"
     r"(?:swing|oscillat|rotat|swivel)(?:ing|ion)\b"
 )
+# Which way a lamp goes. "But not too bright" says it of one that is turned up.
+_BRIGHTER = re.compile(r"\b(?:less|not (?:as|so|that|too)|too) (?:dim|dark|gloomy)\b")
+_DARKER = re.compile(r"\b(?:less|not (?:as|so|that)|(?<!not )too) bright\b")
 _HEAT_COOL = re.compile(r"\bheat[ /-]cool\b")
 _WHITES = re.compile(rf"\b(?:{'|'.join(_KELVIN)})\b")
 
@@ -80,7 +84,9 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
         if is_item or called(home, mention.stems, home.devices):
             mention = replace(mention, words=(), kind="shopping")
     data = {**command.data, "item": item} if item else command.data
-    return replace(command, mention=mention, data=data)
+    is_removed = item and re.search(_REMOVED + rf"{re.escape(item)}\b", prompt, re.IGNORECASE)
+    verb = "remove_item" if is_removed and command.verb == "add_item" else command.verb
+    return replace(command, verb=verb, mention=mention, data=data)
 
 
 def with_next_item(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
@@ -261,3 +267,14 @@ def with_level(command: Command, prompt: str) -> Command:
         return command
     data = {name: value for name, value in command.data.items() if name != "brightness_step_pct"}
     return replace(command, data={**data, "brightness_pct": level})
+
+
+def with_direction(commands: Sequence[Command], prompt: str) -> list[Command]:
+    """Return commands, the only step of which goes as the prompt says: "not so bright" is down."""
+    steps = [one for one in commands if _is(one.data.get("brightness_step_pct"))]
+    is_up, is_down = _BRIGHTER.search(prompt.lower()), _DARKER.search(prompt.lower())
+    if len(steps) != 1 or bool(is_up) == bool(is_down):
+        return [*commands]
+    size = abs(steps[0].data["brightness_step_pct"])
+    data = {**steps[0].data, "brightness_step_pct": size if is_up else -size}
+    return [replace(one, data=data) if one is steps[0] else one for one in commands]
