@@ -12,8 +12,14 @@ from typing import Any
 
 from edged.protocol.answer_json import read_answer
 from edged.specialists.compact.named import ReadInputs
-from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
-from edged.specialists.compact.shapes import AmbiguousError, AnswerError, Inputs, Shape
+from edged.specialists.compact.schemas import shape_of, tools_shape
+from edged.specialists.compact.shapes import (
+    AmbiguousError,
+    AnswerError,
+    Inputs,
+    Shape,
+    ShapeError,
+)
 from edged.specialists.demanded import Demands, demands_of, with_demands
 from edged.specialists.devices.command import form_of
 from edged.specialists.devices.meaning import HomeMeaning, home_services

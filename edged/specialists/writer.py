@@ -24,8 +24,7 @@ from edged.errors import BundleError, BundleUnavailableError
 from edged.protocol.request import Answer, ChatMessage, FinishReason
 from edged.specialists.adapter import MAX_BYTES, AdaptedModel, Adapter, AdapterShape, read_adapter
 from edged.specialists.choice import ChoiceHead, Powers
-from edged.specialists.compact.schemas import ShapeError
-from edged.specialists.compact.shapes import Inputs
+from edged.specialists.compact.shapes import Inputs, ShapeError
 from edged.specialists.demanded import Demands
 from edged.specialists.features import Layout
 from edged.specialists.folder import (

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from edged.specialists.compact import records, shapes
 from edged.specialists.compact.named import InputsError
 from edged.specialists.compact.ranges import decimal_numbers, whole_numbers
-from edged.specialists.compact.schemas import ShapeError, shape_of, tools_shape
-from edged.specialists.compact.shapes import AmbiguousError, AnswerError, either, same
+from edged.specialists.compact.schemas import shape_of, tools_shape
+from edged.specialists.compact.shapes import AmbiguousError, AnswerError, ShapeError, either, same
 from edged.specialists.wording import WordingKind, lark, wording_of_schema, wording_of_tools
 from tests.schemas import problems
 
@@ -405,6 +405,8 @@ def test_what_can_be_said_in_far_too_many_ways_is_refused_before_it_is_written_d
         ({"type": "string", "enum": [1]}, ".type"),
         ({"anyOf": []}, ".anyOf"),
         ({"anyOf": [{"type": "null"}], "minimum": 1}, ".minimum"),
+        ({"type": "string", "anyOf": [{"enum": ["a"]}, {"type": "null"}]}, ".anyOf[1].type"),
+        ({"type": "string", "x-inputs": {"list": "a"}, "maxLength": 3}, ".maxLength"),
         ({"type": "string", "x-inputs": {"list": "a", "as": "b"}}, ".x-inputs.as"),
         ({"type": "string", "x-inputs": {"list": 1}}, ".x-inputs"),
         ({"type": "string", "x-inputs": {"list": "a", "where": []}}, ".x-inputs.where"),
@@ -417,6 +419,15 @@ def test_a_schema_without_a_compact_form_is_refused_with_its_path(
     with pytest.raises(ShapeError) as error:
         shape_of(schema)
     assert str(error.value).startswith(path + ":")
+
+
+def test_a_type_beside_alternatives_is_the_type_of_each() -> None:
+    values = [{"const": "on", "title": "On"}, {"enum": ["off", 1]}, {"minLength": 3}]
+    shape = shape_of({"type": "string", "anyOf": values})
+    assert [shape.write(one, {}) for one in ("on", "off", "dim")] == ["on", "off", "dim"]
+    for value in (1, "no"):
+        with pytest.raises(AnswerError):
+            shape.write(value, {})
 
 
 def test_such_answers_are_written_as_json() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from edged.specialists.compact.named import InputsError
-from edged.specialists.compact.schemas import ShapeError
-from edged.specialists.compact.shapes import AnswerError
+from edged.specialists.compact.shapes import AnswerError, ShapeError
 from edged.specialists.devices import words
 from edged.specialists.devices.command import form_of
 from edged.specialists.devices.household import Household

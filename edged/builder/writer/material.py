@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.errors import UsageError
-from edged.specialists.compact.schemas import ShapeError
+from edged.specialists.compact.shapes import ShapeError
 from edged.specialists.corrections import read_corrected_dialogues, with_corrected
 from edged.specialists.dialogues import (
     Dialogue,

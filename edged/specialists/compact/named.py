@@ -19,6 +19,7 @@ from edged.specialists.compact.shapes import (
     AmbiguousError,
     AnswerError,
     Inputs,
+    ShapeError,
     either,
     escaped,
     plain_or_quoted,
@@ -156,3 +157,31 @@ def _told_apart(texts: list[str], things: Sequence[Mapping[str, Any]], named: Na
             for text, more in zip(texts, added, strict=True)
         ]
     return said
+
+
+def named_shape(value: object, path: str) -> Named:
+    """Return the shape that ``x-inputs`` of a schema describes.
+
+    Raises:
+        ShapeError: It is not one.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("list"), str):
+        raise ShapeError(f'{path}: must be an object such as {{"list": "devices", …}}')
+    if unknown := sorted(value.keys() - {"list", "value", "say", "apart", "where"}):
+        raise ShapeError(f"{path}.{unknown[0]}: is not known")
+    apart, where = value.get("apart", []), value.get("where", {})
+    texts = [value.get("value", ""), value.get("say", value.get("value", ""))]
+    if not are_texts(apart) or not are_texts(texts):
+        raise ShapeError(f"{path}: value and say must be texts, apart a list of them")
+    if not isinstance(where, dict):
+        raise ShapeError(f"{path}.where: must be an object")
+    kept = {name: [one] if isinstance(one, str) else one for name, one in where.items()}
+    if not all(map(are_texts, kept.values())):
+        raise ShapeError(f"{path}.where: must hold a text or a list of texts for each member")
+    patterns = tuple((name, tuple(listed)) for name, listed in kept.items())
+    return Named(value["list"], texts[0], texts[1], tuple(apart), patterns)
+
+
+def are_texts(value: object) -> bool:
+    """Tell whether it is a list of texts."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -4,13 +4,21 @@ Rule: each keyword of a schema is either enforced or refused with its path; none
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from edged.specialists.compact.named import Named
+from edged.specialists.compact.named import are_texts, named_shape
 from edged.specialists.compact.records import Field, Items, Lines, Listing, Record
-from edged.specialists.compact.shapes import AnyOf, FreeText, Listed, Number, Shape, is_of
+from edged.specialists.compact.shapes import (
+    AnyOf,
+    FreeText,
+    Listed,
+    Number,
+    Shape,
+    ShapeError,
+    is_of,
+)
 
 _KEY = re.compile(r"[\w-]+")
 MAX_CHARACTERS = 256
@@ -35,10 +43,6 @@ _KEYWORDS = {
 }
 _KEYWORDS["number"] = _KEYWORDS["integer"]
 _ANY = [*_KEYWORDS]
-
-
-class ShapeError(ValueError):
-    """A schema has no compact form; the message starts with the path of what has none."""
 
 
 def shape_of(schema: object) -> Shape:
@@ -138,9 +142,13 @@ def _lines(schema: Mapping[str, Any], path: str) -> Lines:
 
 def _checked(schema: object, path: str, kind: str) -> Mapping[str, Any]:
     assert isinstance(schema, dict)  # noqa: S101 - by its type
-    if unknown := sorted(schema.keys() - _REMARKS - _KEYWORDS[kind] - {"type"}):
-        raise ShapeError(f"{path}.{unknown[0]}: has no compact form")
+    _refuse(schema.keys() - _KEYWORDS[kind] - {"type"}, path)
     return schema
+
+
+def _refuse(keywords: Collection[str], path: str, beside: str = "") -> None:
+    if unknown := sorted({*keywords} - _REMARKS):
+        raise ShapeError(f"{path}.{unknown[0]}: has no compact form{beside}")
 
 
 def _shape(schema: object, path: str, depth: int, *, is_line: bool = False) -> Shape:
@@ -181,19 +189,32 @@ def _only(schema: Mapping[str, Any], kind: object) -> dict[str, Any]:
 
 def _any_of(schema: Mapping[str, Any], path: str, depth: int, *, is_line: bool) -> Shape:
     key = "anyOf" if "anyOf" in schema else "oneOf"
-    if unknown := sorted(schema.keys() - _REMARKS - {key, "type"}):
-        raise ShapeError(f"{path}.{unknown[0]}: has no compact form beside {key}")
+    _refuse(schema.keys() - {key, "type"}, path, f" beside {key}")
     listed = schema[key]
     if not isinstance(listed, list) or not listed:
         raise ShapeError(f"{path}.{key}: must be a list of schemas")
+    places = [f"{path}.{key}[{index}]" for index in range(len(listed))]
     options = [
-        _shape(one, f"{path}.{key}[{index}]", depth + 1, is_line=is_line)
-        for index, one in enumerate(listed)
+        _shape(_with_type(one, schema.get("type"), place), place, depth + 1, is_line=is_line)
+        for one, place in zip(listed, places, strict=True)
     ]
     are_records = {isinstance(one, Record) for one in options}
     if len(are_records) > 1 or (not is_line and are_records == {True}):
         raise ShapeError(f"{path}.{key}: objects are possible at the top, or as lines, only")
     return _ordered(options, is_one=key == "oneOf")
+
+
+def _with_type(schema: object, kind: object, path: str) -> object:
+    """Return an alternative with the type that stands beside the list of them, if there is one.
+
+    Raises:
+        ShapeError: It is of another type.
+    """
+    if kind is None or not isinstance(schema, dict):
+        return schema
+    if schema.get("type", kind) != kind:
+        raise ShapeError(f"{path}.type: must be the one beside the alternatives, or left out")
+    return {**schema, "type": kind}
 
 
 def _ordered(options: Sequence[Shape], *, is_one: bool = False) -> Shape:
@@ -204,8 +225,7 @@ def _ordered(options: Sequence[Shape], *, is_one: bool = False) -> Shape:
 
 
 def _literal(schema: Mapping[str, Any], path: str) -> Shape:
-    if unknown := sorted(schema.keys() - _REMARKS - {"const", "enum", "type"}):
-        raise ShapeError(f"{path}.{unknown[0]}: has no compact form beside const or enum")
+    _refuse(schema.keys() - {"const", "enum", "type"}, path, " beside const or enum")
     values = [schema["const"]] if "const" in schema else schema["enum"]
     if not isinstance(values, list) or not values:
         raise ShapeError(f"{path}.enum: must be a list of values")
@@ -225,7 +245,8 @@ def _single(kind: str, schema: Mapping[str, Any], path: str) -> Shape:
     if kind != "string":
         return _number(kind, schema, path)
     if "x-inputs" in schema:
-        return _named(schema["x-inputs"], f"{path}.x-inputs")
+        _refuse(schema.keys() - {"x-inputs", "type"}, path, " beside x-inputs")
+        return named_shape(schema["x-inputs"], f"{path}.x-inputs")
     return FreeText(*_counts(schema, path, "Length", MAX_CHARACTERS))
 
 
@@ -300,28 +321,6 @@ def _steps(low: Decimal, high: Decimal, step: Decimal, path: str) -> Shape:
     return Listed(tuple(int(one) if one == int(one) else float(one) for one in values))
 
 
-def _named(value: object, path: str) -> Named:
-    if not isinstance(value, dict) or not isinstance(value.get("list"), str):
-        raise ShapeError(f'{path}: must be an object such as {{"list": "devices", …}}')
-    if unknown := sorted(value.keys() - {"list", "value", "say", "apart", "where"}):
-        raise ShapeError(f"{path}.{unknown[0]}: is not known")
-    apart, where = value.get("apart", []), value.get("where", {})
-    texts = [value.get("value", ""), value.get("say", value.get("value", ""))]
-    if not _are_texts(apart) or not _are_texts(texts):
-        raise ShapeError(f"{path}: value and say must be texts, apart a list of them")
-    if not isinstance(where, dict):
-        raise ShapeError(f"{path}.where: must be an object")
-    kept = {name: [one] if isinstance(one, str) else one for name, one in where.items()}
-    if not all(map(_are_texts, kept.values())):
-        raise ShapeError(f"{path}.where: must hold a text or a list of texts for each member")
-    patterns = tuple((name, tuple(listed)) for name, listed in kept.items())
-    return Named(value["list"], texts[0], texts[1], tuple(apart), patterns)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
 def _list(schema: Mapping[str, Any], path: str, depth: int) -> Shape:
     items = _items(schema, path)
     if not _is_single(items):
@@ -338,7 +337,7 @@ def _members(schema: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list
         ShapeError: They are none.
     """
     properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, dict) or not _are_texts(required):
+    if not isinstance(properties, dict) or not are_texts(required):
         raise ShapeError(f"{path}: properties must be an object, required a list of names")
     return properties, required
 

@@ -32,6 +32,10 @@ TOO_MANY = "inputs: the answers that they allow are too many; send fewer of them
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/\-&~#\"]")
 
 
+class ShapeError(ValueError):
+    """A schema has no compact form; the message starts with the path of what has none."""
+
+
 class AnswerError(ValueError):
     """A value is not of the shape, or a text is no such value; the message says where."""
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from edged.specialists.compact.schemas import ShapeError, shape_of
-from edged.specialists.compact.shapes import AnswerError, Inputs, Shape
+from edged.specialists.compact.schemas import shape_of
+from edged.specialists.compact.shapes import AnswerError, Inputs, Shape, ShapeError
 from edged.specialists.devices.command import OPENING, Command, read_command
 from edged.specialists.devices.finding import find
 from edged.specialists.devices.household import Device, Devices, Found, Household, Nothing
