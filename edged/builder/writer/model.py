@@ -23,6 +23,8 @@ _PROCESS_BYTES = 420 << 20
 _FP32_BYTES, _HALF_BYTES = 4, 2
 # Numbers of a token that a layer keeps for the way back, in units of its hidden and inner size.
 _KEPT_HIDDEN, _KEPT_INNER = 14, 4
+# More than is used: the allocator keeps the memory of batches of other lengths for some time.
+_SLACK = 1.25
 _TRIES, _TRIAL = 3, (384, 576, 1536)
 
 
@@ -123,7 +125,7 @@ def teaching_bytes(
     logits = num_answers * config.vocab_size * 3 * _FP32_BYTES
     num_kept = num_tokens if course.epochs == 1 else sum(len(row.ids) for row in rows)
     lower = num_kept * hidden * _HALF_BYTES if first_layer else 0
-    return int(_PROCESS_BYTES + weights + activations + logits + lower)
+    return int(_SLACK * (_PROCESS_BYTES + weights + activations + logits + lower))
 
 
 def check_memory(need_bytes: int) -> None:

@@ -95,7 +95,6 @@ def main() -> None:
         ]
         for size in (5, 30)
     }
-    sets["by hand, read before"] = list(by_hand.read(by_hand.READ))
     sets["by hand, harder"] = list(by_hand.read(by_hand.HARDER))
     sets["by hand, fresh"] = list(by_hand.read(by_hand.FRESH))
     for name, examples in sets.items():
