@@ -175,7 +175,7 @@ def test_a_row_of_several_dialogues_is_no_longer_than_attention_to_them_allows()
 
 def test_what_is_taught_is_learned() -> None:
     model = adapted()
-    course = Course(epochs=12, rate=2e-2, batch_rows=4, patience=12)
+    course = Course(epochs=12, rate=2e-2, batch_rows=4, patience=12, fewest_apart=4)
     ran = Trainer(model, Trunk(model, 1), rows(), 4, course).run(ignore)
     assert ran[-1].loss < 0.3 * ran[0].loss
     best = max(ran, key=lambda one: (one.held_out_exact, -one.held_out_loss))
@@ -227,11 +227,27 @@ def test_memory_beyond_what_was_said_is_returned(
 
 def test_it_ends_where_nothing_gets_better() -> None:
     model = adapted()
-    course = Course(epochs=9, rate=1e-9, batch_rows=4, patience=2)
+    course = Course(epochs=9, rate=1e-9, batch_rows=4, patience=2, fewest_apart=4)
     trained = Trainer(model, Trunk(model, 1), rows(), 4, course)
     worse = iter(range(1, 99))
     trained._measure = lambda: (float(next(worse)), 0.0)  # type: ignore[method-assign]
     assert [one.number for one in trained.run(ignore)] == [1, 2, 3]
+
+
+def test_the_last_epoch_counts_where_too_few_examples_are_kept_apart_to_tell() -> None:
+    model = adapted()
+    course = Course(epochs=5, batch_rows=4, patience=2, fewest_apart=5)
+    trained = Trainer(model, Trunk(model, 1), rows(), 4, course)
+    worse = iter(range(1, 99))
+    trained._measure = lambda: (float(next(worse)), 0.0)  # type: ignore[method-assign]
+    seen: list[dict[str, Any]] = []
+
+    def note(share: float, epoch: Epoch | None) -> None:
+        if epoch is not None:
+            seen.append({name: one.clone() for name, one in state_of(model).items()})
+
+    assert [one.number for one in trained.run(note)] == [1, 2, 3, 4, 5]
+    assert all(torch.equal(one, seen[-1][name]) for name, one in state_of(model).items())
 
 
 class KilledError(Exception):
