@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from edged.builder.lora import load_state, state_of
 from edged.builder.trunk import Trunk
+from edged.builder.writer.results import FEWEST_MEASURED
 from edged.builder.writer.rows import Batch, Row, batch_of, batches
 
 Clock = Callable[[], float]
@@ -35,7 +36,7 @@ class Course:
     """Share of the steps up to the highest rate."""
     patience: int = 2
     """Epochs without anything better on the held-out examples, after which it ends."""
-    fewest_apart: int = 30
+    fewest_apart: int = FEWEST_MEASURED
     """Of fewer held-out rows, chance would choose the best epoch, so the last one counts."""
     seed: int = 0
     save_every_s: float = 60.0
@@ -96,7 +97,7 @@ class Trainer:
         self._checkpoint, self._fingerprint = checkpoint, fingerprint
         self._taught = range(len(rows) - num_held_out)
         self._held_out = range(len(rows) - num_held_out, len(rows))
-        self._is_telling = num_held_out >= course.fewest_apart
+        self._chooses_epoch = num_held_out >= course.fewest_apart
         self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=course.rate, weight_decay=0.0)
         # Rows hold one dialogue or several, so how many batches they make depends on their order.
@@ -165,11 +166,11 @@ class Trainer:
 
     def _is_better(self, one: Epoch) -> bool:
         best = max(self._progress.epochs, key=_merit, default=None)
-        return best is None or not self._is_telling or _merit(one) >= _merit(best)
+        return best is None or not self._chooses_epoch or _merit(one) >= _merit(best)
 
     def _is_over(self) -> bool:
         epochs = self._progress.epochs
-        if not self._is_telling or not epochs:
+        if not self._chooses_epoch or not epochs:
             return False
         best = max(epochs, key=lambda one: (_merit(one), one.number))
         return len(epochs) - best.number >= self._course.patience

@@ -84,9 +84,14 @@ def with_item(command: Command, prompt: str, home: Household) -> Command:
         if is_item or called(home, mention.stems, home.devices):
             mention = replace(mention, words=(), kind="shopping")
     data = {**command.data, "item": item} if item else command.data
-    is_removed = item and re.search(_REMOVED + rf"{re.escape(item)}\b", prompt, re.IGNORECASE)
-    verb = "remove_item" if is_removed and command.verb == "add_item" else command.verb
+    verb = command.verb
+    if verb == "add_item" and item and _is_removed(item, prompt):
+        verb = "remove_item"
     return replace(command, verb=verb, mention=mention, data=data)
+
+
+def _is_removed(item: str, prompt: str) -> bool:
+    return re.search(rf"{_REMOVED}{re.escape(item)}\b", prompt, re.IGNORECASE) is not None
 
 
 def with_next_item(commands: Sequence[Command], prompt: str, home: Household) -> list[Command]:
